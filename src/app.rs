@@ -1,0 +1,188 @@
+//! The app as it runs: whom to signal, what it is, and what its signals mean. Looked up when it is needed, since entrypoint scripts
+//! exec and servers rename themselves.
+
+use std::io;
+
+use crate::core::servers::{self, Server};
+use crate::core::shutdown::Ended;
+use crate::core::signals::{Signal, SignalSet, rewritten};
+use crate::plan::{Plan, StopOn};
+use crate::sys::child::{self, Reaped};
+use crate::sys::proc;
+
+#[derive(Debug)]
+pub struct App<'a> {
+    plan: &'a Plan,
+    /// The main process, until it is reaped: later its number may be another's.
+    main: Option<i32>,
+    /// The server that was told in place of its shell: the shell gets a TERM if it outlives it.
+    told_for_shell: Option<(i32, u64)>,
+}
+
+/// Who is signalled, and which server it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub pid: i32,
+    pub server: Option<&'static Server>,
+}
+
+/// What a signal that came means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Meaning {
+    Forward(Signal),
+    Interrupt,
+    Nothing,
+    Reap,
+    Stop,
+}
+
+impl<'a> App<'a> {
+    pub fn new(plan: &'a Plan, main: i32) -> App<'a> {
+        App { plan, main: Some(main), told_for_shell: None }
+    }
+
+    /// Reaps whoever is dead; the main process's end is told once.
+    pub fn reap(&mut self) -> Reaped {
+        let mut reaped = child::reap(self.main.unwrap_or(0));
+        if reaped.none_left && self.main.is_some() && reaped.main.is_none() {
+            // Nobody else reaps here; but whatever happened, a main process that is not there must not be waited for.
+            reaped.main = Some(Ended::Code(70));
+        }
+        if reaped.main.is_some() {
+            self.main = None;
+        }
+        reaped
+    }
+
+    pub fn meaning(&self, signal: Signal) -> Meaning {
+        if signal == Signal::CHLD {
+            return Meaning::Reap;
+        }
+        if self.begins_shutdown(signal) {
+            return Meaning::Stop;
+        }
+        if signal == Signal::INT {
+            return Meaning::Interrupt;
+        }
+        match rewritten(&self.plan.rewrites, signal) {
+            Some(signal) if signal.is_forwarded() || signal == Signal::KILL => Meaning::Forward(signal),
+            _ => Meaning::Nothing,
+        }
+    }
+
+    /// TERM, and what the running server understands as graceful, since a wrapped image keeps its STOPSIGNAL. QUIT too for an app
+    /// that neither is known nor handles it: forwarding could only kill it.
+    fn begins_shutdown(&self, signal: Signal) -> bool {
+        if let StopOn::Given(set) = self.plan.stop_on {
+            return set.contains(signal);
+        }
+        if signal == Signal::TERM {
+            return true;
+        }
+        if self.plan.rewrites.iter().any(|rewrite| rewrite.from == signal) {
+            return false;
+        }
+        if let Some(stop) = self.plan.stop_signal {
+            return signal == stop && !self.is_resize(signal);
+        }
+        // Only these are anybody's graceful signal: the others need no look.
+        if !servers::KNOWN.iter().any(|server| server.stop_signal() == signal) {
+            return false;
+        }
+        let Some(target) = self.target() else { return false };
+        match target.server {
+            Some(server) => server.stop_signal() == signal && !self.is_resize(signal),
+            None => signal == Signal::QUIT && !proc::caught(target.pid).is_some_and(|caught| caught.contains(signal)),
+        }
+    }
+
+    /// A terminal that is resized sends WINCH: where there is one, WINCH is no stop signal.
+    fn is_resize(&self, signal: Signal) -> bool {
+        signal == Signal::WINCH && self.plan.terminal
+    }
+
+    /// The main process; if that is a shell with exactly one child, and that child or its only child is a known server, the server.
+    pub fn target(&self) -> Option<Target> {
+        let main = self.main?;
+        let Some(line) = proc::command_line(main) else { return Some(Target { pid: main, server: self.plan.server }) };
+        if !servers::is_shell(&line) {
+            return Some(Target { pid: main, server: servers::recognise_running(&line).or(self.plan.server) });
+        }
+        let processes = proc::processes();
+        let only_child = |parent: i32| {
+            let mut children = processes.iter().filter(|process| process.parent == parent && !process.is_dead());
+            children.next().filter(|_| children.next().is_none()).map(|process| process.pid)
+        };
+        let known = |pid: i32| Some(Target { pid, server: Some(servers::recognise_running(&proc::command_line(pid)?)?) });
+        let child = only_child(main);
+        let server = child.and_then(known).or_else(|| child.and_then(only_child).and_then(known));
+        Some(server.unwrap_or(Target { pid: main, server: None }))
+    }
+
+    /// Sends a signal to the app as it came, rewritten already.
+    pub fn forward(&self, signal: Signal) -> io::Result<()> {
+        let Some(target) = self.target() else { return Ok(()) };
+        self.send(target, signal)
+    }
+
+    /// The stop signals for what runs now.
+    pub fn stop_signals(&self, target: Target) -> Vec<Signal> {
+        match (self.plan.stop_signal, target.server) {
+            (Some(signal), _) => vec![signal],
+            (None, Some(server)) => server.stop.to_vec(),
+            (None, None) => vec![Signal::TERM],
+        }
+    }
+
+    /// Sends a stop signal, and wakes a stopped process so that it can act on it.
+    pub fn tell(&mut self, target: Target, signal: Signal) -> io::Result<()> {
+        let result = self.send(target, signal);
+        if proc::process(target.pid).is_none_or(|process| process.is_stopped()) {
+            let _ = self.send(target, Signal::CONT);
+        }
+        if self.main.is_some_and(|main| main != target.pid) {
+            self.told_for_shell = proc::process(target.pid).map(|process| (process.pid, process.started));
+        }
+        result
+    }
+
+    fn send(&self, target: Target, signal: Signal) -> io::Result<()> {
+        match self.main {
+            Some(main) if self.plan.group => child::send(-main, signal).or_else(|_| child::send(main, signal)),
+            _ => child::send(target.pid, signal),
+        }
+    }
+
+    /// Sends TERM to a shell that has outlived the server that was told in its place; true once it did.
+    pub fn tell_shell(&mut self) -> bool {
+        let (Some((server, started)), Some(main)) = (self.told_for_shell, self.main) else { return false };
+        let lives = proc::process(server).is_some_and(|process| process.started == started && !process.is_dead());
+        if lives {
+            return false;
+        }
+        self.told_for_shell = None;
+        child::send(main, Signal::TERM).is_ok()
+    }
+
+    /// To all that the main process left behind.
+    pub fn send_survivors(&self, signal: Signal) -> io::Result<()> {
+        let result = child::send_all(signal);
+        if signal != Signal::KILL {
+            let _ = child::send_all(Signal::CONT);
+        }
+        result
+    }
+}
+
+/// What begins the shutdown before anything runs: then nothing is started.
+pub fn stops_before_start(plan: &Plan, pending: SignalSet) -> Option<Signal> {
+    let stops = |signal: &Signal| match plan.stop_on {
+        StopOn::Given(set) => set.contains(*signal),
+        StopOn::Auto => {
+            let own = plan.stop_signal.or(plan.server.map(Server::stop_signal));
+            let quit = own.is_none() && *signal == Signal::QUIT && !plan.rewrites.iter().any(|rewrite| rewrite.from == *signal);
+            *signal == Signal::TERM || quit || (own == Some(*signal) && !(*signal == Signal::WINCH && plan.terminal))
+        }
+    };
+    pending.iter().find(stops)
+}

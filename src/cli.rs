@@ -1,0 +1,255 @@
+//! What was typed: one field per flag, its doc is its help. What it means is `plan`'s.
+
+use clap::{CommandFactory, Parser};
+
+const EXAMPLES: &str = "\
+Commands:
+  lameduck [OPTIONS] [--] COMMAND [ARG]...    supervise COMMAND
+  lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
+
+Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty
+variable counts as unset; what can be repeated is separated by commas there. Durations: 500ms, 5s,
+1m30s, or a bare number of seconds.
+
+Examples:
+  lameduck -- apache2-foreground
+      In a container: ENTRYPOINT [\"lameduck\", \"--\"], and the image's own command as CMD.
+  lameduck --grace-period 60s --delay 15s -- gunicorn app:app
+      terminationGracePeriodSeconds: 60, behind a load balancer that is slow to notice.
+  lameduck --workers-per-cpu 2 --workers-extra 1 -- gunicorn app:app
+      WEB_CONCURRENCY from LAMEDUCK_CPU_REQUEST_MILLIS (Downward API, requests.cpu, divisor: 1m).
+  lameduck --ignore-peer 10.0.0.1 -- php-fpm
+      HTTP probes from the node do not hold up the stop.
+  lameduck plan -- nginx -g 'daemon off;'
+
+Exit codes: the app's own; 128+n if signal n killed it, but 0 if n is a stop signal that was sent;
+137 if it had to be killed; 64 usage, 70 internal, 126 found but cannot run, 127 not found.";
+
+/// The init that lets a server die well: on the stop signal the app serves on until no new connections come and nothing is in
+/// flight; then it gets the stop signal it understands as graceful; then SIGKILL, always inside one budget.
+#[derive(Debug, Default, Parser)]
+#[command(name = "lameduck", version, after_help = EXAMPLES, override_usage = "lameduck [OPTIONS] [--] COMMAND [ARG]...")]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub struct Args {
+    /// The whole budget, from the stop signal to the end: set it to terminationGracePeriodSeconds [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Shutdown")]
+    pub grace_period: Option<String>,
+
+    /// Serve on at least this long after the stop signal, while endpoints propagate [default: 5s, at most half of what the grace
+    /// period leaves]
+    #[arg(long, value_name = "DURATION", help_heading = "Shutdown")]
+    pub delay: Option<String>,
+
+    /// And until no new connection came for this long; one that ended having sent nothing (a TCP probe) is none [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Shutdown")]
+    pub quiet_period: Option<String>,
+
+    /// Kept free of the grace period for the app's own stop [default: a third of it, at most 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Shutdown")]
+    pub stop_timeout: Option<String>,
+
+    /// What to wait for: requests in flight, all connections to close, or nothing but the delay [default: requests]
+    #[arg(long, value_name = "requests|connections|off", help_heading = "Shutdown")]
+    pub drain: Option<String>,
+
+    /// What the app is sent; auto looks at what is really running, else TERM [default: auto]
+    #[arg(long, value_name = "SIGNAL", help_heading = "Signals")]
+    pub stop_signal: Option<String>,
+
+    /// Signals that begin the shutdown; auto is TERM and the app's own graceful signal (repeatable) [default: auto]
+    #[arg(long, value_name = "SIGNAL", value_delimiter = ',', help_heading = "Signals")]
+    pub stop_on: Vec<String>,
+
+    /// Forward one signal as another, by name or number; FROM:0 drops it (repeatable)
+    #[arg(long, value_name = "FROM:TO", value_delimiter = ',', help_heading = "Signals")]
+    pub rewrite: Vec<String>,
+
+    /// Signal the app's process group instead of its main process
+    #[arg(long, help_heading = "Signals")]
+    pub group: bool,
+
+    /// An exit code of the app to report as 0 (repeatable)
+    #[arg(long, value_name = "CODE", value_delimiter = ',', help_heading = "Signals")]
+    pub success_code: Vec<String>,
+
+    /// Only these local ports count (repeatable) [default: those the app listens on]
+    #[arg(long, value_name = "PORT", value_delimiter = ',', help_heading = "Traffic")]
+    pub port: Vec<String>,
+
+    /// Addresses or CIDRs whose traffic does not count: probes, monitoring (repeatable)
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', help_heading = "Traffic")]
+    pub ignore_peer: Vec<String>,
+
+    /// A connection quiet this long, with its last answer sent, is idle; raise it for servers that think in silence after their
+    /// first byte [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Traffic")]
+    pub idle_after: Option<String>,
+
+    /// An unanswered connection on which no byte moved this long no longer counts; 5s for HTTP/2, WebSocket and other multiplexed
+    /// listeners [default: the whole time for waiting; 10s once the client has closed its side]
+    #[arg(long, value_name = "DURATION", help_heading = "Traffic")]
+    pub max_silence: Option<String>,
+
+    /// The CPU request as a Kubernetes quantity: 1500m, 1.5, 2 [default: LAMEDUCK_CPU_REQUEST_MILLIS, then the file cpu_request in
+    /// LAMEDUCK_PODINFO (/etc/podinfo), then the cgroup]
+    #[arg(long, value_name = "QUANTITY", help_heading = "Workers")]
+    pub cpu_request: Option<String>,
+
+    /// Workers for each CPU; count = clamp(round-half-up(cpu x this) + extra) [default: 1]
+    #[arg(long, value_name = "NUMBER", help_heading = "Workers")]
+    pub workers_per_cpu: Option<String>,
+
+    /// Workers to add to that [default: 0]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Workers")]
+    pub workers_extra: Option<String>,
+
+    /// Never fewer workers than this [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Workers")]
+    pub workers_min: Option<String>,
+
+    /// Never more workers than this [default: none]
+    #[arg(long, value_name = "COUNT", help_heading = "Workers")]
+    pub workers_max: Option<String>,
+
+    /// Where the count goes, besides LAMEDUCK_WORKERS (repeatable) [default: the known server's own variable]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Workers")]
+    pub workers_env: Vec<String>,
+
+    /// One line on how it ended is written here [default: /dev/termination-log if it exists]
+    #[arg(long, value_name = "FILE", help_heading = "Reporting")]
+    pub termination_log: Option<String>,
+
+    /// error, warn, info or debug [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Reporting")]
+    pub log_level: Option<String>,
+
+    /// Print this help
+    #[arg(long, short, help_heading = "Reporting")]
+    pub help: bool,
+
+    /// Print the version
+    #[arg(long, short = 'V', help_heading = "Reporting")]
+    pub version: bool,
+
+    /// The app and its arguments; options end at the first word that is not one
+    #[arg(trailing_var_arg = true, value_name = "COMMAND", hide = true)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// The first word, where it is a command of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verb {
+    Plan,
+    Run,
+}
+
+/// Reads the words after our own name. The error is one line, without our name before it.
+pub fn parse(words: &[std::ffi::OsString]) -> Result<(Verb, Args), String> {
+    let (verb, words) = match words.split_first() {
+        Some((first, rest)) if first == "plan" => (Verb::Plan, rest),
+        _ => (Verb::Run, words),
+    };
+    let argv = [std::ffi::OsString::from("lameduck")].into_iter().chain(words.iter().cloned());
+    Args::try_parse_from(argv).map(|args| (verb, args)).map_err(|error| one_line(&error))
+}
+
+/// The reference. Wrapped here: clap's own wrapping would bring a crate that asks the terminal.
+pub fn help() -> String {
+    const WIDTH: usize = 100;
+    let text = Args::command().render_long_help().to_string();
+    let mut wrapped = String::with_capacity(text.len() + 64);
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        // The examples at the end are set by hand.
+        if line.len() <= WIDTH || indent < 8 && indent > 0 {
+            wrapped.push_str(line);
+            wrapped.push('\n');
+            continue;
+        }
+        let mut column = 0;
+        for word in line.split_whitespace() {
+            if column > 0 && column + 1 + word.len() > WIDTH {
+                wrapped.push('\n');
+                column = 0;
+            }
+            let lead = if column == 0 { indent } else { 1 };
+            wrapped.extend(std::iter::repeat_n(' ', lead));
+            wrapped.push_str(word);
+            column += lead + word.len();
+        }
+        wrapped.push('\n');
+    }
+    wrapped
+}
+
+/// The names of all options, without dashes.
+pub fn option_names() -> Vec<String> {
+    let command = Args::command();
+    command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
+}
+
+fn one_line(error: &clap::Error) -> String {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let option = text(ContextKind::InvalidArg).unwrap_or_default();
+    let option = option.split_whitespace().next().unwrap_or_default().to_owned();
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let hint =
+                text(ContextKind::SuggestedArg).map_or("see lameduck --help".to_owned(), |near| format!("did you mean {near}?"));
+            format!("cannot read option {option}: there is none of that name; {hint}")
+        }
+        ErrorKind::ArgumentConflict => format!("cannot read option {option}: it was given twice; give it once"),
+        ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues | ErrorKind::NoEquals
+            if text(ContextKind::InvalidValue).is_none_or(|v| v.is_empty()) =>
+        {
+            format!("cannot read option {option}: it needs a value; see lameduck --help")
+        }
+        _ => {
+            let first = error.to_string();
+            let first = first.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            format!("cannot read the command line: {first}; see lameduck --help")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &[&str]) -> Vec<std::ffi::OsString> {
+        text.iter().map(Into::into).collect()
+    }
+
+    #[test]
+    fn the_app_s_own_flags_are_never_eaten() {
+        for line in [&["ls", "-l", "--delay", "x"][..], &["--", "ls", "-l", "--delay", "x"]] {
+            let (verb, args) = parse(&words(line)).unwrap();
+            assert_eq!((verb, args.delay), (Verb::Run, None));
+            assert_eq!(args.command, words(&["ls", "-l", "--delay", "x"]));
+        }
+        let (_, args) = parse(&words(&["--delay", "1s", "ls", "--", "--help", "-V"])).unwrap();
+        assert_eq!(args.command, words(&["ls", "--", "--help", "-V"]));
+        assert!(!args.help && !args.version);
+        assert_eq!(parse(&words(&["plan", "--delay=2s", "x"])).unwrap().0, Verb::Plan);
+        assert_eq!(parse(&words(&["--", "plan"])).unwrap().1.command, words(&["plan"]));
+    }
+
+    #[test]
+    fn errors_are_one_line_that_names_the_option() {
+        for (line, part) in [
+            (&["--dely", "5s", "x"][..], "--dely: there is none of that name; did you mean --delay?"),
+            (&["--delay"], "--delay: it needs a value"),
+            (&["--delay", "1s", "--delay", "2s", "x"], "--delay: it was given twice"),
+            (&["-x"], "-x: there is none"),
+            (&["--group=yes", "x"], "--group"),
+        ] {
+            let error = parse(&words(line)).unwrap_err();
+            assert!(error.starts_with("cannot ") && error.contains(part) && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The rooms that think. std only: no clock, no environment, no I/O, no async. Time comes in as an argument, decisions go out
+//! as values, so that each file can be read, tested and fuzzed alone; `tests/docs.rs` holds this promise against the code.
+
+pub mod cpu;
+pub mod servers;
+pub mod shutdown;
+pub mod signals;
+pub mod status;
+pub mod time;
+pub mod traffic;
+pub mod workers;

@@ -1,0 +1,577 @@
+//! The shutdown machine: what happens between the stop signal and the exit. A pure function of (state, event, time); the picture
+//! is in docs/shutdown.md, and a test holds its edges against this match.
+
+use std::time::Duration;
+
+use super::signals::{Signal, SignalSet};
+use super::time::Uptime;
+use super::traffic::Sample;
+
+/// `--drain`: what to wait for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Drain {
+    /// Until every connection is closed.
+    Connections,
+    /// For the delay alone.
+    Off,
+    /// Until no request is in flight.
+    Requests,
+}
+
+/// The one budget and how it is cut.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    pub grace: Duration,
+    pub delay: Duration,
+    /// Somebody asked for this delay: it is kept even for an app that listens on nothing.
+    pub delay_given: bool,
+    pub quiet: Duration,
+    pub stop_timeout: Duration,
+    pub idle_after: Duration,
+    pub drain: Drain,
+}
+
+impl Timing {
+    /// Kept free before the kubelet's SIGKILL: a tenth of the grace period, between 0.5 s and 2 s.
+    pub fn margin(grace: Duration) -> Duration {
+        (grace / 10).clamp(Duration::from_millis(500), Duration::from_secs(2))
+    }
+
+    /// From the stop signal to our own SIGKILL.
+    pub fn until_kill(&self) -> Duration {
+        self.grace.saturating_sub(Timing::margin(self.grace))
+    }
+
+    /// From the stop signal to the app's, at the latest.
+    pub fn until_told(&self) -> Duration {
+        self.until_kill().saturating_sub(self.stop_timeout)
+    }
+}
+
+/// How the main process ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    Code(u8),
+    Signal(Signal),
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Phase {
+    Serving,
+    /// The app serves on while endpoints propagate.
+    LameDuck,
+    /// Nothing new comes; what is in flight is waited for.
+    Draining,
+    /// The app has its stop signal.
+    Stopping,
+    /// The main process is gone; what it left behind has TERM.
+    Sweeping,
+    /// Every process is gone; the kernel still delivers answers.
+    Flushing,
+    /// SIGKILL to all that is left.
+    Killing,
+    Done,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 8] = [
+        Phase::Serving,
+        Phase::LameDuck,
+        Phase::Draining,
+        Phase::Stopping,
+        Phase::Sweeping,
+        Phase::Flushing,
+        Phase::Killing,
+        Phase::Done,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Serving => "serving",
+            Phase::LameDuck => "lame-duck",
+            Phase::Draining => "draining",
+            Phase::Stopping => "stopping",
+            Phase::Sweeping => "sweeping",
+            Phase::Flushing => "flushing",
+            Phase::Killing => "killing",
+            Phase::Done => "done",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The kernel holds no more bytes of the app's answers, or nobody can know.
+    Flushed,
+    /// No process is left to reap.
+    Gone,
+    /// An INT that is not in `--stop-on`.
+    Interrupt,
+    /// `alone`: it left no process behind.
+    MainEnded {
+        ended: Ended,
+        alone: bool,
+    },
+    /// One of `--stop-on`.
+    Stop,
+    /// The app has been sent `signal`; `more`: its server has a second stop signal.
+    Told {
+        signal: Signal,
+        more: bool,
+    },
+    /// None: there is no source of traffic, or it is lost.
+    Traffic(Option<Sample>),
+    Wake,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    Exit(u8),
+    ForwardInterrupt,
+    KillAll,
+    /// Send the app its stop signal, or its second one.
+    Tell {
+        second: bool,
+    },
+    /// TERM to all that the main process left behind.
+    TermSurvivors,
+    /// Say `Flushed` when the answers that are already written have left.
+    WatchFlush,
+    WatchTraffic,
+}
+
+/// Why the app was told when it was told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Because {
+    Drained,
+    Hurried,
+    ListensOnNothing,
+    OutOfTime,
+    /// There was nothing to watch: the delay is over.
+    Timed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Machine {
+    timing: Timing,
+    success: Vec<u8>,
+    phase: Phase,
+    entered: Vec<(Phase, Uptime)>,
+    stop: Option<Uptime>,
+    /// Nothing can be seen of the traffic.
+    blind: bool,
+    interrupts: u8,
+    told: SignalSet,
+    told_at: Option<Uptime>,
+    because: Option<Because>,
+    second: Second,
+    ended: Option<Ended>,
+    killed: bool,
+    /// When the current phase ends at the latest, once the app is gone or was killed.
+    limit: Option<Uptime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Second {
+    None,
+    /// Due at the latest at `by`, and sooner when nothing has been in flight since `rest`.
+    Pending {
+        by: Uptime,
+        rest: Uptime,
+    },
+}
+
+/// An app that ended by itself: how long the kernel may take to deliver its last answers.
+const OWN_FLUSH: Duration = Duration::from_secs(2);
+
+impl Machine {
+    pub fn new(timing: Timing, success: Vec<u8>) -> Machine {
+        Machine {
+            timing,
+            success,
+            phase: Phase::Serving,
+            entered: vec![(Phase::Serving, Uptime::default())],
+            stop: None,
+            blind: false,
+            interrupts: 0,
+            told: SignalSet::default(),
+            told_at: None,
+            because: None,
+            second: Second::None,
+            ended: None,
+            killed: false,
+            limit: None,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The phases so far and when each began.
+    pub fn entered(&self) -> &[(Phase, Uptime)] {
+        &self.entered
+    }
+
+    /// T0: when the stop signal came.
+    pub fn stopped_at(&self) -> Option<Uptime> {
+        self.stop
+    }
+
+    pub fn because(&self) -> Option<Because> {
+        self.because
+    }
+
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    pub fn killed(&self) -> bool {
+        self.killed
+    }
+
+    /// When to wake the machine at the latest. Waking it earlier changes nothing.
+    pub fn deadline(&self) -> Option<Uptime> {
+        match self.phase {
+            Phase::Serving | Phase::Done => None,
+            Phase::LameDuck | Phase::Draining => Some(self.wait_ends()),
+            Phase::Stopping => Some(match self.second {
+                Second::Pending { by, .. } => by.min(self.kill_at()),
+                Second::None => self.kill_at(),
+            }),
+            Phase::Sweeping | Phase::Flushing | Phase::Killing => self.limit,
+        }
+    }
+
+    #[must_use = "actions must be performed"]
+    pub fn on(&mut self, now: Uptime, event: Event) -> Vec<Action> {
+        match (self.phase, event) {
+            (Phase::Serving, Event::Stop) => {
+                self.stop = Some(now);
+                self.enter(Phase::LameDuck, now);
+                vec![Action::WatchTraffic]
+            }
+            (Phase::Serving, Event::Interrupt) => vec![Action::ForwardInterrupt],
+            (Phase::Serving, Event::Flushed | Event::Gone | Event::Told { .. } | Event::Traffic(_) | Event::Wake) => vec![],
+
+            // A restarted kubelet may repeat the stop signal: once is enough.
+            (Phase::LameDuck | Phase::Draining, Event::Stop) => vec![],
+            (Phase::LameDuck | Phase::Draining, Event::Interrupt) => {
+                self.interrupts = self.interrupts.saturating_add(1);
+                self.tell(now, Because::Hurried)
+            }
+            (Phase::LameDuck | Phase::Draining, Event::Traffic(Some(sample))) => self.weigh(now, &sample),
+            (Phase::LameDuck | Phase::Draining, Event::Traffic(None)) => {
+                self.blind = true;
+                self.waited(now)
+            }
+            (Phase::LameDuck | Phase::Draining, Event::Wake) => self.waited(now),
+            (Phase::LameDuck | Phase::Draining, Event::Flushed | Event::Gone | Event::Told { .. }) => vec![],
+
+            (Phase::Stopping, Event::Told { signal, more }) => {
+                self.told.insert(signal);
+                self.second = match self.told_at {
+                    Some(at) if more => Second::Pending { by: at + self.kill_at().since(at) / 2, rest: now },
+                    _ => Second::None,
+                };
+                vec![]
+            }
+            (Phase::Stopping, Event::Traffic(Some(sample))) => {
+                if let Second::Pending { by, rest } = &mut self.second {
+                    if sample.in_flight() > 0 {
+                        *rest = now;
+                    }
+                    if now >= *by || now.since(*rest) >= self.timing.idle_after {
+                        return self.tell_second();
+                    }
+                }
+                vec![]
+            }
+            (Phase::Stopping, Event::Wake) => {
+                if now >= self.kill_at() {
+                    return self.kill(now);
+                }
+                match self.second {
+                    Second::Pending { by, .. } if now >= by => self.tell_second(),
+                    Second::Pending { .. } | Second::None => vec![],
+                }
+            }
+            (Phase::Stopping, Event::Interrupt) => self.interrupted(now),
+            (Phase::Stopping, Event::Stop | Event::Traffic(None) | Event::Flushed | Event::Gone) => vec![],
+
+            (Phase::Serving | Phase::LameDuck | Phase::Draining | Phase::Stopping, Event::MainEnded { ended, alone }) => {
+                self.ended = Some(ended);
+                if alone { self.flush(now) } else { self.sweep(now) }
+            }
+
+            (Phase::Sweeping, Event::Gone) => self.flush(now),
+            (Phase::Sweeping, Event::Wake) if self.is_over(now) => self.kill(now),
+            (Phase::Sweeping, Event::Interrupt) => self.interrupted(now),
+            (Phase::Sweeping, Event::Told { signal, .. }) => {
+                self.told.insert(signal);
+                vec![]
+            }
+            (Phase::Sweeping, Event::Wake | Event::Stop | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. }) => vec![],
+
+            (Phase::Flushing, Event::Flushed) => self.exit(now),
+            (Phase::Flushing, Event::Wake) if self.is_over(now) => self.exit(now),
+            (Phase::Flushing, Event::Interrupt) => {
+                self.interrupts = self.interrupts.saturating_add(1);
+                if self.interrupts >= 2 { self.exit(now) } else { vec![] }
+            }
+            (
+                Phase::Flushing,
+                Event::Wake | Event::Stop | Event::Traffic(_) | Event::Told { .. } | Event::Gone | Event::MainEnded { .. },
+            ) => {
+                vec![]
+            }
+
+            (Phase::Killing, Event::MainEnded { ended, alone }) => {
+                self.ended = self.ended.or(Some(ended));
+                if alone { self.flush(now) } else { vec![] }
+            }
+            (Phase::Killing, Event::Gone) => self.flush(now),
+            (Phase::Killing, Event::Wake) if self.is_over(now) => self.exit(now),
+            (Phase::Killing, Event::Told { signal, .. }) => {
+                self.told.insert(signal);
+                vec![]
+            }
+            (Phase::Killing, Event::Wake | Event::Stop | Event::Interrupt | Event::Traffic(_) | Event::Flushed) => vec![],
+
+            (
+                Phase::Done,
+                Event::Flushed
+                | Event::Gone
+                | Event::Interrupt
+                | Event::MainEnded { .. }
+                | Event::Stop
+                | Event::Told { .. }
+                | Event::Traffic(_)
+                | Event::Wake,
+            ) => vec![],
+        }
+    }
+
+    /// A look at the traffic: may the app be told?
+    fn weigh(&mut self, now: Uptime, sample: &Sample) -> Vec<Action> {
+        let Some(stop) = self.stop else { return vec![] };
+        if sample.listening == Some(false) && !self.timing.delay_given {
+            return self.tell(now, Because::ListensOnNothing);
+        }
+        let delayed = now.since(stop) >= self.timing.delay;
+        let quiet_since = sample.last_arrival.map_or(stop, |arrival| arrival.max(stop));
+        // Where there is no connection to see (UDP, unix sockets), the delay alone is kept.
+        let quiet = !sample.watched || now.since(quiet_since) >= self.timing.quiet;
+        let left = match self.timing.drain {
+            Drain::Connections => sample.in_flight() + sample.idle,
+            Drain::Requests => sample.in_flight(),
+            Drain::Off => return self.waited(now),
+        };
+        if delayed && quiet && self.phase == Phase::LameDuck {
+            self.enter(Phase::Draining, now);
+        }
+        if delayed && quiet && left == 0 { self.tell(now, Because::Drained) } else { self.waited(now) }
+    }
+
+    /// Is the time for waiting up?
+    fn waited(&mut self, now: Uptime) -> Vec<Action> {
+        if now < self.wait_ends() {
+            return vec![];
+        }
+        let timed = self.by_time_alone() && self.stop.is_some_and(|stop| now.since(stop) < self.timing.until_told());
+        self.tell(now, if timed { Because::Timed } else { Because::OutOfTime })
+    }
+
+    fn by_time_alone(&self) -> bool {
+        self.blind || self.timing.drain == Drain::Off
+    }
+
+    fn wait_ends(&self) -> Uptime {
+        let Some(stop) = self.stop else { return Uptime::default() };
+        let told = stop + self.timing.until_told();
+        if self.by_time_alone() { told.min(stop + self.timing.delay) } else { told }
+    }
+
+    fn kill_at(&self) -> Uptime {
+        self.stop.unwrap_or_default() + self.timing.until_kill()
+    }
+
+    fn is_over(&self, now: Uptime) -> bool {
+        self.limit.is_none_or(|limit| now >= limit)
+    }
+
+    fn tell(&mut self, now: Uptime, because: Because) -> Vec<Action> {
+        self.because = Some(because);
+        self.told_at = Some(now);
+        self.enter(Phase::Stopping, now);
+        vec![Action::Tell { second: false }]
+    }
+
+    fn tell_second(&mut self) -> Vec<Action> {
+        self.second = Second::None;
+        vec![Action::Tell { second: true }]
+    }
+
+    /// The first ends the wait, the second the patience.
+    fn interrupted(&mut self, now: Uptime) -> Vec<Action> {
+        self.interrupts = self.interrupts.saturating_add(1);
+        if self.interrupts >= 2 { self.kill(now) } else { vec![] }
+    }
+
+    /// The main process is gone, others are left.
+    fn sweep(&mut self, now: Uptime) -> Vec<Action> {
+        let by_budget = if self.stop.is_some() { self.kill_at() } else { now + self.timing.until_kill() };
+        self.limit = Some(by_budget.min(now + self.timing.stop_timeout));
+        self.enter(Phase::Sweeping, now);
+        vec![Action::TermSurvivors]
+    }
+
+    fn kill(&mut self, now: Uptime) -> Vec<Action> {
+        self.killed = true;
+        self.limit = Some(now + Timing::margin(self.timing.grace) / 2);
+        self.enter(Phase::Killing, now);
+        vec![Action::KillAll]
+    }
+
+    /// Every process is gone.
+    fn flush(&mut self, now: Uptime) -> Vec<Action> {
+        self.limit = Some(match (self.phase, self.stop) {
+            (Phase::Killing, _) => self.limit.unwrap_or(now),
+            (_, Some(_)) => self.kill_at(),
+            (_, None) => now + OWN_FLUSH,
+        });
+        self.enter(Phase::Flushing, now);
+        vec![Action::WatchFlush]
+    }
+
+    fn exit(&mut self, now: Uptime) -> Vec<Action> {
+        self.enter(Phase::Done, now);
+        vec![Action::Exit(self.code())]
+    }
+
+    fn enter(&mut self, phase: Phase, now: Uptime) {
+        self.phase = phase;
+        self.entered.push((phase, now));
+    }
+
+    /// The app's own code; 128+n for a death by signal n, but 0 if n is a stop signal we sent (also as a plain code, the JVM's
+    /// and shells' habit); 137 if we had to kill it.
+    fn code(&self) -> u8 {
+        let code = match self.ended {
+            None => 137,
+            Some(Ended::Signal(signal)) if self.told.contains(signal) => 0,
+            Some(Ended::Signal(signal)) => 128 + signal.number() as u8,
+            Some(Ended::Code(code)) if self.told.iter().any(|signal| 128 + signal.number() == i32::from(code)) => 0,
+            Some(Ended::Code(code)) => code,
+        };
+        if self.success.contains(&code) { 0 } else { code }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing() -> Timing {
+        Timing {
+            grace: Duration::from_secs(30),
+            delay: Duration::from_secs(5),
+            delay_given: false,
+            quiet: Duration::from_secs(1),
+            stop_timeout: Duration::from_secs(10),
+            idle_after: Duration::from_secs(1),
+            drain: Drain::Requests,
+        }
+    }
+
+    fn at(millis: u64) -> Uptime {
+        Uptime(Duration::from_millis(millis))
+    }
+
+    fn calm() -> Sample {
+        Sample { watched: true, listening: Some(true), ..Sample::default() }
+    }
+
+    #[test]
+    fn a_quiet_server_is_told_after_the_delay() {
+        let mut machine = Machine::new(timing(), vec![]);
+        assert_eq!(machine.on(at(1000), Event::Stop), [Action::WatchTraffic]);
+        assert_eq!(machine.on(at(5900), Event::Traffic(Some(calm()))), []);
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(calm()))), [Action::Tell { second: false }]);
+        assert_eq!(machine.because(), Some(Because::Drained));
+        assert_eq!(machine.on(at(6000), Event::Told { signal: Signal::TERM, more: false }), []);
+        assert_eq!(machine.deadline(), Some(at(29_000)), "an app told early has the rest of the budget");
+        let ended = Ended::Signal(Signal::TERM);
+        assert_eq!(machine.on(at(6100), Event::MainEnded { ended, alone: true }), [Action::WatchFlush]);
+        assert_eq!(machine.on(at(6100), Event::Flushed), [Action::Exit(0)]);
+    }
+
+    #[test]
+    fn arrivals_and_work_hold_it_until_time_is_up() {
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        let arrived = Sample { last_arrival: Some(at(5500)), ..calm() };
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(arrived.clone()))), []);
+        assert_eq!(machine.phase(), Phase::LameDuck);
+        let busy = Sample { busy: 1, ..arrived };
+        assert_eq!(machine.on(at(6500), Event::Traffic(Some(busy.clone()))), []);
+        assert_eq!(machine.phase(), Phase::Draining);
+        assert_eq!(machine.deadline(), Some(at(18_000)));
+        assert_eq!(machine.on(at(18_000), Event::Traffic(Some(busy))), [Action::Tell { second: false }]);
+        assert_eq!(machine.because(), Some(Because::OutOfTime));
+    }
+
+    #[test]
+    fn who_listens_on_nothing_is_told_at_once_unless_a_delay_was_given() {
+        let deaf = Sample { listening: Some(false), ..Sample::default() };
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        assert_eq!(machine.on(at(1), Event::Traffic(Some(deaf.clone()))), [Action::Tell { second: false }]);
+        let mut machine = Machine::new(Timing { delay_given: true, ..timing() }, vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        assert_eq!(machine.on(at(1), Event::Traffic(Some(deaf.clone()))), []);
+        assert_eq!(machine.on(at(5000), Event::Traffic(Some(deaf))), [Action::Tell { second: false }]);
+    }
+
+    #[test]
+    fn the_second_stop_signal_waits_for_rest_or_half_of_the_time() {
+        let told = |at_ms: u64| {
+            let mut machine = Machine::new(timing(), vec![]);
+            let _ = machine.on(at(0), Event::Stop);
+            let _ = machine.on(at(at_ms), Event::Traffic(Some(calm())));
+            assert_eq!(machine.on(at(at_ms), Event::Told { signal: Signal::WINCH, more: true }), []);
+            machine
+        };
+        let mut machine = told(6000);
+        assert_eq!(machine.on(at(6900), Event::Traffic(Some(calm()))), []);
+        assert_eq!(machine.on(at(7000), Event::Traffic(Some(calm()))), [Action::Tell { second: true }]);
+        let _ = machine.on(at(7000), Event::Told { signal: Signal::TERM, more: false });
+        assert_eq!(machine.on(at(9000), Event::Traffic(Some(calm()))), [], "once");
+        let mut machine = told(6000);
+        let busy = Sample { busy: 1, ..calm() };
+        assert_eq!(machine.on(at(10_000), Event::Traffic(Some(busy))), []);
+        assert_eq!(machine.deadline(), Some(at(17_000)));
+        assert_eq!(machine.on(at(17_000), Event::Wake), [Action::Tell { second: true }]);
+    }
+
+    #[test]
+    fn exit_codes() {
+        let run = |told: &[Signal], ended: Ended, success: Vec<u8>| {
+            let mut machine = Machine::new(timing(), success);
+            let _ = machine.on(at(0), Event::Stop);
+            let _ = machine.on(at(1), Event::Interrupt);
+            for signal in told {
+                let _ = machine.on(at(1), Event::Told { signal: *signal, more: false });
+            }
+            let _ = machine.on(at(2), Event::MainEnded { ended, alone: true });
+            machine.on(at(2), Event::Flushed)
+        };
+        assert_eq!(run(&[Signal::TERM], Ended::Code(0), vec![]), [Action::Exit(0)]);
+        assert_eq!(run(&[Signal::TERM], Ended::Code(3), vec![]), [Action::Exit(3)]);
+        assert_eq!(run(&[Signal::TERM], Ended::Code(143), vec![]), [Action::Exit(0)]);
+        assert_eq!(run(&[Signal::QUIT], Ended::Code(143), vec![]), [Action::Exit(143)]);
+        assert_eq!(run(&[Signal::WINCH, Signal::TERM], Ended::Signal(Signal::TERM), vec![]), [Action::Exit(0)]);
+        assert_eq!(run(&[Signal::TERM], Ended::Signal(Signal::from_number(64).unwrap()), vec![]), [Action::Exit(192)]);
+        assert_eq!(run(&[Signal::TERM], Ended::Code(7), vec![7]), [Action::Exit(0)]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The last word: what happened, told in the `exit` event and in one line for the termination message.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::shutdown::{Because, Ended, Machine, Phase};
+use super::signals::Signal;
+use super::time::{Show, Uptime};
+use super::traffic::Tally;
+
+/// The kubelet keeps this much of a termination message.
+const TERMINATION_MESSAGE_BYTES: usize = 4096;
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub code: u8,
+    pub ended: Option<Ended>,
+    pub killed: bool,
+    /// The signal that began the shutdown, if one did.
+    pub began: Option<Signal>,
+    pub because: Option<Because>,
+    /// How long each phase took, `serving` first.
+    pub phases: Vec<(Phase, Duration)>,
+    /// None: nothing could be seen of the traffic, or nothing was watched.
+    pub traffic: Option<Tally>,
+}
+
+impl Story {
+    pub fn new(machine: &Machine, began: Option<Signal>, traffic: Option<Tally>, code: u8, now: Uptime) -> Story {
+        let entered = machine.entered();
+        let ends = entered.iter().skip(1).map(|(_, at)| *at).chain([now]);
+        Story {
+            code,
+            ended: machine.ended(),
+            killed: machine.killed(),
+            began,
+            because: machine.because(),
+            phases: entered
+                .iter()
+                .zip(ends)
+                .map(|((phase, at), end)| (*phase, end.since(*at)))
+                .filter(|(phase, _)| *phase != Phase::Done)
+                .collect(),
+            traffic,
+        }
+    }
+
+    /// How long `phase` took, None if it never was.
+    pub fn took(&self, phase: Phase) -> Option<Duration> {
+        self.phases.iter().find(|(known, _)| *known == phase).map(|(_, took)| *took)
+    }
+
+    /// How the app ended, in words.
+    pub fn app(&self) -> String {
+        match self.ended {
+            None => "the app could not be reaped".to_owned(),
+            Some(Ended::Code(code)) => format!("the app exited with {code}"),
+            Some(Ended::Signal(Signal::KILL)) if self.killed => "the app had to be killed".to_owned(),
+            Some(Ended::Signal(signal)) => format!("the app died of {signal}"),
+        }
+    }
+
+    /// The one line for the termination message.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        while line.len() > TERMINATION_MESSAGE_BYTES - 1 {
+            line.pop();
+        }
+        line
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lameduck: exit {}, {}", self.code, self.app())?;
+        if let Some(signal) = self.began {
+            write!(f, "; began by {signal}")?;
+        }
+        for (phase, took) in &self.phases {
+            write!(f, "{} {} {}", if *phase == Phase::Serving { ";" } else { "," }, phase.name(), Show(*took))?;
+        }
+        if let Some(because) = self.because {
+            write!(f, "; told because {}", because.text())?;
+        }
+        if let Some(tally) = self.traffic {
+            write!(f, "; {} connections finished, {} cut", tally.finished, tally.cut)?;
+        }
+        Ok(())
+    }
+}
+
+impl Because {
+    pub fn text(self) -> &'static str {
+        match self {
+            Because::Drained => "drained",
+            Because::Hurried => "hurried by INT",
+            Because::ListensOnNothing => "it listens on nothing",
+            Because::OutOfTime => "the time for waiting was up",
+            Because::Timed => "the delay was over",
+        }
+    }
+}

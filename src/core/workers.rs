@@ -1,0 +1,80 @@
+//! How many workers a CPU request feeds.
+
+use super::cpu::Millicores;
+
+/// `--workers-per-cpu`, `--workers-extra`, `--workers-min`, `--workers-max`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Policy {
+    pub per_cpu: Decimal,
+    pub extra: i64,
+    pub min: u64,
+    pub max: Option<u64>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { per_cpu: Decimal(1_000_000), extra: 0, min: 1, max: None }
+    }
+}
+
+/// A decimal with six places, so that 0.1 is 0.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Decimal(pub u64);
+
+impl Decimal {
+    pub fn parse(text: &str) -> Result<Decimal, &'static str> {
+        const WHAT: &str = "not a number (try 1, 2 or 0.75; six decimals at most)";
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || whole.len() > 6 || fraction.len() > 6 {
+            return Err(WHAT);
+        }
+        format!("{whole}{fraction:0<6}").parse().map(Decimal).map_err(|_| WHAT)
+    }
+}
+
+impl std::fmt::Display for Decimal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fraction = format!("{:06}", self.0 % 1_000_000);
+        let fraction = fraction.trim_end_matches('0');
+        write!(f, "{}{}{fraction}", self.0 / 1_000_000, if fraction.is_empty() { "" } else { "." })
+    }
+}
+
+/// clamp(round-half-up(cpu × per-cpu) + extra, min, max), never below 1.
+pub fn count(cpu: Millicores, policy: &Policy) -> u64 {
+    let rounded = (u128::from(cpu.0) * u128::from(policy.per_cpu.0) + 500_000_000) / 1_000_000_000;
+    let with_extra = i128::try_from(rounded).unwrap_or(i128::MAX).saturating_add(i128::from(policy.extra));
+    let wanted = u64::try_from(with_extra.max(0)).unwrap_or(u64::MAX);
+    wanted.max(policy.min).min(policy.max.unwrap_or(u64::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_half_up_then_adds_then_clamps() {
+        let one = Policy::default();
+        for (milli, workers) in [(1, 1), (100, 1), (499, 1), (1499, 1), (1500, 2), (2499, 2), (2500, 3), (64_000, 64)] {
+            assert_eq!(count(Millicores(milli), &one), workers, "{milli}m");
+        }
+        let gunicorn = Policy { per_cpu: Decimal::parse("2").unwrap(), extra: 1, ..one };
+        assert_eq!(count(Millicores(250), &gunicorn), 2);
+        assert_eq!(count(Millicores(1500), &gunicorn), 4);
+        let clamped = Policy { min: 2, max: Some(3), ..one };
+        assert_eq!([100, 2600, 9000].map(|milli| count(Millicores(milli), &clamped)), [2, 3, 3]);
+        assert_eq!(count(Millicores(1000), &Policy { extra: -5, ..one }), 1);
+        assert_eq!(count(Millicores(2000), &Policy { per_cpu: Decimal::parse("0.75").unwrap(), ..one }), 2);
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        for text in ["1", "0.75", "2.000001", "0.1"] {
+            assert_eq!(Decimal::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", ".", "1.", ".5", "-1", "1e3", "1.0000001", "1234567"] {
+            assert!(Decimal::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

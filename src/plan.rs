@@ -1,0 +1,835 @@
+//! What was meant: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::cli::{self, Args};
+use crate::core::cpu::{self, Millicores};
+use crate::core::servers::{self, Server};
+use crate::core::shutdown::{Drain, Timing};
+use crate::core::signals::{Rewrite, Signal, SignalSet};
+use crate::core::time::{Show, parse_duration};
+use crate::core::traffic::{Network, Rules};
+use crate::core::workers::{self, Decimal, Policy};
+
+/// The environment as it was at the start. A set but empty variable counts as unset.
+#[derive(Clone, Debug, Default)]
+pub struct Env(BTreeMap<String, OsString>);
+
+impl Env {
+    pub fn new(variables: impl IntoIterator<Item = (String, OsString)>) -> Env {
+        Env(variables.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(name).map(OsString::as_os_str)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// What the machine says, looked up before.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// stdin, stdout or stderr is a terminal.
+    pub terminal: bool,
+    /// `/dev/termination-log` is there.
+    pub termination_log: bool,
+    /// Root without CAP_KILL, able to run the app as somebody else.
+    pub cannot_signal_others: bool,
+    /// The file `cpu_request` in LAMEDUCK_PODINFO, and its path.
+    pub podinfo_cpu: Option<(String, String)>,
+    pub cpu_max: Option<String>,
+    pub cpu_weight: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    /// The CPUs this process may run on.
+    pub cpus: Option<usize>,
+}
+
+/// Where a setting came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    Default(&'static str),
+    /// What is known of the server that the command's words name.
+    Known(&'static Server),
+    Option(String),
+    Variable(String),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Default("") => f.write_str("default"),
+            Source::Default(why) => write!(f, "default: {why}"),
+            Source::Known(server) => write!(f, "auto: {}; {}", server.name, server.why),
+            Source::Option(name) | Source::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Which signals begin the shutdown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StopOn {
+    /// TERM, and the graceful signal of whatever then runs.
+    Auto,
+    Given(SignalSet),
+}
+
+/// Where the CPU figure came from, which decides what may be set from it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CpuSource {
+    /// CPUs it may run on: of the whole node, likely.
+    Affinity,
+    /// cgroup shares or weight.
+    Guess,
+    Limit,
+    Request,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cpu {
+    pub millicores: Millicores,
+    pub source: CpuSource,
+    /// In words: what was read, and where.
+    pub from: String,
+}
+
+/// A setting as `lameduck plan` shows it.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    pub value: String,
+    pub source: Source,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub command: Vec<OsString>,
+    /// Recognised by the command's words; what then runs may be another.
+    pub server: Option<&'static Server>,
+    pub timing: Timing,
+    pub rules: Rules,
+    pub ports: Vec<u16>,
+    /// None: auto.
+    pub stop_signal: Option<Signal>,
+    pub stop_on: StopOn,
+    pub rewrites: Vec<Rewrite>,
+    pub group: bool,
+    pub success: Vec<u8>,
+    pub terminal: bool,
+    pub cpu: Option<Cpu>,
+    pub workers: Option<u64>,
+    /// What the app's environment gains.
+    pub child_env: Vec<(String, String)>,
+    pub termination_log: Option<OsString>,
+    pub log_level: tracing::Level,
+    pub settings: Vec<Setting>,
+    pub warnings: Vec<String>,
+}
+
+/// One line for a person, without our name before it. Exit code 64.
+#[derive(Debug, Eq, PartialEq)]
+pub struct UsageError(pub String);
+
+type Usage<T> = Result<T, UsageError>;
+
+/// What somebody wrote, and where.
+struct Given {
+    text: String,
+    source: Source,
+}
+
+impl Given {
+    fn cannot(&self, what: &str, why: &str) -> UsageError {
+        UsageError(format!("cannot read {what} {:?} from {}: {why}", self.text, self.source))
+    }
+}
+
+/// Variables of ours that are no option.
+const VARIABLES: &[&str] = &["LAMEDUCK_CPU_REQUEST_MILLIS", "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"];
+
+pub fn variable(option: &str) -> String {
+    format!("LAMEDUCK_{}", option.to_ascii_uppercase().replace('-', "_"))
+}
+
+struct Reader<'a> {
+    env: &'a Env,
+    settings: Vec<Setting>,
+}
+
+impl Reader<'_> {
+    /// The option over its variable.
+    fn given(&self, option: &str, typed: Option<&str>) -> Usage<Option<Given>> {
+        if let Some(text) = typed {
+            return Ok(Some(Given { text: text.to_owned(), source: Source::Option(format!("--{option}")) }));
+        }
+        let name = variable(option);
+        let Some(value) = self.env.get(&name) else { return Ok(None) };
+        let text = value.to_str().ok_or_else(|| UsageError(format!("cannot read {name}: not UTF-8; write plain text")))?;
+        Ok(Some(Given { text: text.to_owned(), source: Source::Variable(name) }))
+    }
+
+    fn show(&mut self, name: &'static str, value: impl ToString, source: Source) {
+        self.settings.push(Setting { name, value: value.to_string(), source });
+    }
+
+    fn duration(&self, name: &'static str, typed: &Option<String>) -> Usage<Option<(Duration, Source)>> {
+        let Some(given) = self.given(name, typed.as_deref())? else { return Ok(None) };
+        let length = parse_duration(&given.text).map_err(|why| given.cannot(&name.replace('-', " "), why))?;
+        Ok(Some((length, given.source)))
+    }
+
+    fn list<T>(
+        &mut self,
+        name: &'static str,
+        typed: &[String],
+        what: &str,
+        read: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Usage<Vec<T>> {
+        let joined = if typed.is_empty() { None } else { Some(typed.join(",")) };
+        let Some(given) = self.given(name, joined.as_deref())? else { return Ok(Vec::new()) };
+        let each = |text: &str| {
+            let given = Given { text: text.to_owned(), source: given.source.clone() };
+            read(text).map_err(|why| given.cannot(what, why))
+        };
+        let values = given.text.split(',').map(|text| each(text.trim())).collect::<Usage<Vec<T>>>()?;
+        self.show(name, given.text.clone(), given.source.clone());
+        Ok(values)
+    }
+
+    fn number<T: FromStr>(&mut self, name: &'static str, typed: &Option<String>) -> Usage<Option<T>> {
+        let Some(given) = self.given(name, typed.as_deref())? else { return Ok(None) };
+        let number = given.text.parse().map_err(|_| given.cannot(&name.replace('-', " "), "not a whole number in range"))?;
+        self.show(name, given.text.clone(), given.source.clone());
+        Ok(Some(number))
+    }
+}
+
+pub fn plan(args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
+    let mut reader = Reader { env, settings: Vec::new() };
+    let mut warnings = unknown_variables(env);
+    let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
+    let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let server = servers::recognise(&words);
+
+    let timing = timing(&mut reader, args, in_kubernetes, &mut warnings)?;
+    let rules = rules(&mut reader, args, timing.idle_after)?;
+    let ports = reader.list("port", &args.port, "port", |text| match text.parse::<u16>() {
+        Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
+        _ => Err("not a port (try 8080)"),
+    })?;
+
+    let stop_signal = match reader.given("stop-signal", args.stop_signal.as_deref())? {
+        Some(given) if given.text != "auto" => {
+            let signal = Signal::parse(&given.text).map_err(|why| given.cannot("stop signal", why))?;
+            if !signal.is_forwarded() {
+                return Err(given.cannot("stop signal", "it cannot be handled by the app; TERM is the default"));
+            }
+            reader.show("stop-signal", signal, given.source);
+            Some(signal)
+        }
+        _ => {
+            match server {
+                Some(server) => reader.show("stop-signal", stop_names(server), Source::Known(server)),
+                None => reader.show("stop-signal", "TERM", Source::Default("auto: not known yet; what then runs decides")),
+            }
+            None
+        }
+    };
+    let stop_on = stop_on(&mut reader, args, server, stop_signal, facts.terminal)?;
+    let rewrites = reader.list("rewrite", &args.rewrite, "rewrite", Rewrite::parse)?;
+    check_rewrites(&rewrites, &stop_on, server, stop_signal, facts.terminal)?;
+    let group = flag(&mut reader, "group", args.group)?;
+    let success =
+        reader.list("success-code", &args.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
+
+    let policy = policy(&mut reader, args)?;
+    let workers_env = reader.list("workers-env", &args.workers_env, "variable name", |text| {
+        let valid = !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !text.starts_with(|c: char| c.is_ascii_digit());
+        if valid { Ok(text.to_owned()) } else { Err("not the name of a variable") }
+    })?;
+    let cpu = cpu(&mut reader, args, env, facts, in_kubernetes)?;
+    let workers = cpu.as_ref().map(|cpu| workers::count(cpu.millicores, &policy));
+    let child_env = child_env(env, server, cpu.as_ref(), workers, workers_env);
+
+    let termination_log = match reader.given("termination-log", args.termination_log.as_deref())? {
+        Some(given) => {
+            reader.show("termination-log", &given.text, given.source);
+            Some(OsString::from(given.text))
+        }
+        None if facts.termination_log => Some("/dev/termination-log".into()),
+        None => None,
+    };
+    let log_level = log_level(&mut reader, args)?;
+    if facts.cannot_signal_others {
+        warnings.push(
+            "cannot signal an app that changes its user: CAP_KILL is missing; add the capability KILL, or run lameduck as the app's user".to_owned(),
+        );
+    }
+    Ok(Plan {
+        command: args.command.clone(),
+        server,
+        timing,
+        rules,
+        ports,
+        stop_signal,
+        stop_on,
+        rewrites,
+        group,
+        success,
+        terminal: facts.terminal,
+        cpu,
+        workers,
+        child_env,
+        termination_log,
+        log_level,
+        settings: reader.settings,
+        warnings,
+    })
+}
+
+/// One budget: lame duck + drain ≤ grace − stop-timeout − margin. What was asked for must fit; defaults shrink.
+fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, warnings: &mut Vec<String>) -> Usage<Timing> {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    let grace_given = reader.duration("grace-period", &args.grace_period)?;
+    let delay_given = reader.duration("delay", &args.delay)?;
+    let stop_given = reader.duration("stop-timeout", &args.stop_timeout)?;
+    let (grace, grace_source) = grace_given.unwrap_or_else(|| {
+        if !in_kubernetes {
+            warnings.push(
+                "no grace period was given, and this is not Kubernetes: 30s is assumed, but Docker kills after 10s (docker stop -t, stop_grace_period); set --grace-period to the same"
+                    .to_owned(),
+            );
+        }
+        (Duration::from_secs(30), Source::Default("Kubernetes' own"))
+    });
+    if grace < SHORTEST {
+        return Err(UsageError(format!(
+            "cannot use grace period {} from {grace_source}: shorter than 1s; nothing could be drained",
+            Show(grace)
+        )));
+    }
+    let margin = Timing::margin(grace);
+    let room = grace.saturating_sub(margin);
+    let asked = |given: &Option<(Duration, Source)>| given.as_ref().map_or(Duration::ZERO, |(length, _)| *length);
+    if asked(&delay_given) + asked(&stop_given) + margin > grace {
+        let mut sum = String::new();
+        for (name, given) in [("delay", &delay_given), ("stop timeout", &stop_given)] {
+            if let Some((length, source)) = given {
+                let _ = write!(sum, "{name} {} ({source}) + ", Show(*length));
+            }
+        }
+        return Err(UsageError(format!(
+            "cannot fit the shutdown into its budget: {sum}margin {} > grace period {} ({grace_source}); shorten the one or lengthen the other",
+            Show(margin),
+            Show(grace),
+        )));
+    }
+    let (stop_timeout, stop_source) = stop_given.unwrap_or_else(|| {
+        let usual = (grace / 3).min(Duration::from_secs(10));
+        let left = room.saturating_sub(asked(&delay_given));
+        (
+            usual.min(left),
+            Source::Default(if usual > left { "what the delay leaves" } else { "a third of the grace period, at most 10s" }),
+        )
+    });
+    let wait = room.saturating_sub(stop_timeout);
+    let is_given = delay_given.is_some();
+    let (delay, delay_source) = delay_given.unwrap_or_else(|| {
+        let usual = Duration::from_secs(5);
+        if usual > wait / 2 {
+            (wait / 2, Source::Default("half of what the grace period leaves"))
+        } else {
+            (usual, Source::Default(""))
+        }
+    });
+    let (quiet, quiet_source) =
+        reader.duration("quiet-period", &args.quiet_period)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
+    let (idle_after, idle_source) =
+        reader.duration("idle-after", &args.idle_after)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
+    let drain_given = reader.given("drain", args.drain.as_deref())?;
+    let (drain, drain_source) = match drain_given {
+        None => (Drain::Requests, Source::Default("")),
+        Some(given) => {
+            let drain = match given.text.as_str() {
+                "requests" => Drain::Requests,
+                "connections" => Drain::Connections,
+                "off" => Drain::Off,
+                _ => return Err(given.cannot("drain", "not requests, connections or off")),
+            };
+            (drain, given.source)
+        }
+    };
+    reader.show("grace-period", Show(grace), grace_source);
+    reader.show("delay", Show(delay), delay_source);
+    reader.show("quiet-period", Show(quiet), quiet_source);
+    reader.show("stop-timeout", Show(stop_timeout), stop_source);
+    reader.show("margin", Show(margin), Source::Default("a tenth of the grace period, 500ms to 2s"));
+    reader.show("drain", drain_name(drain), drain_source);
+    reader.show("idle-after", Show(idle_after), idle_source);
+    Ok(Timing { grace, delay, delay_given: is_given, quiet, stop_timeout, idle_after, drain })
+}
+
+fn stop_names(server: &Server) -> String {
+    server.stop.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
+}
+
+fn drain_name(drain: Drain) -> &'static str {
+    match drain {
+        Drain::Requests => "requests",
+        Drain::Connections => "connections",
+        Drain::Off => "off",
+    }
+}
+
+fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Usage<Rules> {
+    let max_silence = reader.duration("max-silence", &args.max_silence)?;
+    match &max_silence {
+        Some((length, source)) => reader.show("max-silence", Show(*length), source.clone()),
+        None => reader.show("max-silence", "none", Source::Default("10s for half-closed connections")),
+    }
+    let ignored = reader.list("ignore-peer", &args.ignore_peer, "peer", Network::parse)?;
+    Ok(Rules { idle_after, max_silence: max_silence.map(|(length, _)| length), ignored })
+}
+
+fn stop_on(
+    reader: &mut Reader<'_>,
+    args: &Args,
+    server: Option<&Server>,
+    stop_signal: Option<Signal>,
+    terminal: bool,
+) -> Usage<StopOn> {
+    let typed = if args.stop_on.is_empty() { None } else { Some(args.stop_on.join(",")) };
+    let given = reader.given("stop-on", typed.as_deref())?;
+    let Some(given) = given.filter(|given| given.text != "auto") else {
+        reader.show("stop-on", automatic(server, stop_signal, terminal), Source::Default("auto"));
+        return Ok(StopOn::Auto);
+    };
+    let mut set = SignalSet::default();
+    for text in given.text.split(',') {
+        let one = Given { text: text.trim().to_owned(), source: given.source.clone() };
+        let signal = Signal::parse(&one.text).map_err(|why| one.cannot("stop-on signal", why))?;
+        if !signal.is_forwarded() {
+            return Err(one.cannot("stop-on signal", "it cannot be caught or is never forwarded"));
+        }
+        set.insert(signal);
+    }
+    reader.show("stop-on", set, given.source);
+    Ok(StopOn::Given(set))
+}
+
+/// What `auto` is known to begin with before anything runs.
+fn automatic(server: Option<&Server>, stop_signal: Option<Signal>, terminal: bool) -> SignalSet {
+    let own = stop_signal.or(server.map(Server::stop_signal)).filter(|signal| !(*signal == Signal::WINCH && terminal));
+    [Signal::TERM].into_iter().chain(own).collect()
+}
+
+fn check_rewrites(
+    rewrites: &[Rewrite],
+    stop_on: &StopOn,
+    server: Option<&Server>,
+    stop_signal: Option<Signal>,
+    terminal: bool,
+) -> Usage<()> {
+    let stopping = match stop_on {
+        StopOn::Auto => automatic(server, stop_signal, terminal),
+        StopOn::Given(set) => *set,
+    };
+    for (index, rewrite) in rewrites.iter().enumerate() {
+        if stopping.contains(rewrite.from) {
+            return Err(UsageError(format!(
+                "cannot rewrite {0}: it begins the shutdown and is not forwarded; use --stop-signal to choose what the app is sent",
+                rewrite.from
+            )));
+        }
+        if rewrites[..index].iter().any(|before| before.from == rewrite.from && before.to != rewrite.to) {
+            return Err(UsageError(format!("cannot rewrite {} twice: the two contradict; give one", rewrite.from)));
+        }
+    }
+    Ok(())
+}
+
+fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Usage<bool> {
+    if typed {
+        reader.show(name, "on", Source::Option(format!("--{name}")));
+        return Ok(true);
+    }
+    let Some(given) = reader.given(name, None)? else { return Ok(false) };
+    let on = match given.text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => true,
+        "0" | "false" | "no" | "off" => false,
+        _ => return Err(given.cannot(name, "not true or false")),
+    };
+    reader.show(name, if on { "on" } else { "off" }, given.source);
+    Ok(on)
+}
+
+fn policy(reader: &mut Reader<'_>, args: &Args) -> Usage<Policy> {
+    let mut policy = Policy::default();
+    if let Some(given) = reader.given("workers-per-cpu", args.workers_per_cpu.as_deref())? {
+        policy.per_cpu = Decimal::parse(&given.text).map_err(|why| given.cannot("workers per CPU", why))?;
+        reader.show("workers-per-cpu", policy.per_cpu, given.source);
+    }
+    if let Some(extra) = reader.number::<i32>("workers-extra", &args.workers_extra)? {
+        policy.extra = extra.into();
+    }
+    if let Some(min) = reader.number::<u32>("workers-min", &args.workers_min)? {
+        policy.min = min.into();
+    }
+    policy.max = reader.number::<u32>("workers-max", &args.workers_max)?.map(u64::from);
+    if policy.max == Some(0) {
+        return Err(UsageError("cannot run 0 workers: --workers-max is 0; give 1 or more".to_owned()));
+    }
+    if let Some(max) = policy.max.filter(|max| *max < policy.min) {
+        return Err(UsageError(format!("cannot fit the workers: --workers-min {} > --workers-max {max}; swap them", policy.min)));
+    }
+    Ok(policy)
+}
+
+/// The first that is known and not 0.
+fn cpu(reader: &mut Reader<'_>, args: &Args, env: &Env, facts: &Facts, in_kubernetes: bool) -> Usage<Option<Cpu>> {
+    const MILLIS: &str = "LAMEDUCK_CPU_REQUEST_MILLIS";
+    let known =
+        |millicores: Millicores, source: CpuSource, from: String| (millicores.0 > 0).then_some(Cpu { millicores, source, from });
+    let mut found = None;
+    if let Some(given) = reader.given("cpu-request", args.cpu_request.as_deref())? {
+        let request = cpu::parse_quantity(&given.text).map_err(|why| given.cannot("CPU request", why))?;
+        reader.show("cpu-request", &given.text, given.source.clone());
+        found = known(request, CpuSource::Request, given.source.to_string());
+    }
+    if let Some(value) = env.get(MILLIS) {
+        let given = Given { text: value.to_string_lossy().into_owned(), source: Source::Variable(MILLIS.to_owned()) };
+        let request = cpu::parse_millicores(&given.text).map_err(|why| given.cannot("CPU request", why))?;
+        found = found.or_else(|| known(request, CpuSource::Request, MILLIS.to_owned()));
+    }
+    if let (None, Some((path, text))) = (&found, &facts.podinfo_cpu) {
+        let request = cpu::parse_millicores(text)
+            .map_err(|why| UsageError(format!("cannot read CPU request {:?} from {path}: {why}", text.trim())))?;
+        found = known(request, CpuSource::Request, path.clone());
+    }
+    let limit = facts.cpu_max.as_deref().and_then(cpu::parse_cpu_max);
+    let found = found.or_else(|| {
+        limit
+            .and_then(|limit| known(limit, CpuSource::Limit, "the cgroup's CPU limit".to_owned()))
+            .or_else(|| {
+                if !in_kubernetes {
+                    return None;
+                }
+                let weight = facts.cpu_weight.and_then(|weight| {
+                    known(
+                        cpu::weight_to_request(weight, limit)?,
+                        CpuSource::Guess,
+                        format!("a guess from cgroup weight {weight}"),
+                    )
+                });
+                let shares = facts.cpu_shares.and_then(|shares| {
+                    known(cpu::shares_to_request(shares)?, CpuSource::Guess, format!("a guess from cgroup shares {shares}"))
+                });
+                weight.or(shares)
+            })
+            .or_else(|| known(Millicores(facts.cpus? as u64 * 1000), CpuSource::Affinity, "the CPUs it may run on".to_owned()))
+    });
+    Ok(found)
+}
+
+/// What the app's environment gains; what the user set is never overwritten.
+fn child_env(
+    env: &Env,
+    server: Option<&Server>,
+    cpu: Option<&Cpu>,
+    workers: Option<u64>,
+    named: Vec<String>,
+) -> Vec<(String, String)> {
+    let (Some(cpu), Some(workers)) = (cpu, workers) else { return Vec::new() };
+    let mut names = vec!["LAMEDUCK_WORKERS".to_owned()];
+    // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
+    if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
+        let own = server.map_or(&[][..], |server| server.workers);
+        if !named.is_empty() {
+            names.extend(named);
+        } else if !own.iter().any(|name| env.get(name).is_some()) {
+            names.extend(own.first().map(|name| (*name).to_owned()));
+        }
+    }
+    names.dedup();
+    names.into_iter().filter(|name| env.get(name).is_none()).map(|name| (name, workers.to_string())).collect()
+}
+
+fn log_level(reader: &mut Reader<'_>, args: &Args) -> Usage<tracing::Level> {
+    let Some(given) = reader.given("log-level", args.log_level.as_deref())? else { return Ok(tracing::Level::INFO) };
+    let level = match given.text.as_str() {
+        "error" => tracing::Level::ERROR,
+        "warn" => tracing::Level::WARN,
+        "info" => tracing::Level::INFO,
+        "debug" => tracing::Level::DEBUG,
+        _ => return Err(given.cannot("log level", "not error, warn, info or debug")),
+    };
+    reader.show("log-level", &given.text, given.source);
+    Ok(level)
+}
+
+fn unknown_variables(env: &Env) -> Vec<String> {
+    // The list of options is only made when there is something to look up.
+    let ours: Vec<&str> = env.names().filter(|name| name.starts_with("LAMEDUCK_") && !VARIABLES.contains(name)).collect();
+    if ours.is_empty() {
+        return Vec::new();
+    }
+    let mut known: Vec<String> = cli::option_names().iter().map(|option| variable(option)).collect();
+    known.extend(VARIABLES.iter().map(|name| (*name).to_owned()));
+    ours.into_iter()
+        .filter(|name| !known.iter().any(|known| known == name))
+        .map(|name| {
+            let near = known.iter().min_by_key(|known| distance(name, known)).map_or("", String::as_str);
+            format!("{name} is no setting and was ignored; did you mean {near}?")
+        })
+        .collect()
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl Plan {
+    /// What `lameduck plan` prints.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        let command: Vec<String> = self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        if command.is_empty() {
+            text.push_str("command       none given\n");
+        } else {
+            let _ = writeln!(text, "command       {}", command.join(" "));
+        }
+        let _ = writeln!(
+            text,
+            "server        {}",
+            self.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
+        );
+        text.push_str("\nsettings\n");
+        for setting in &self.settings {
+            let _ = writeln!(text, "  {:<16} {:<12} {}", setting.name, setting.value, setting.source);
+        }
+        text.push_str("\nworkers\n");
+        match (&self.cpu, self.workers) {
+            (Some(cpu), Some(workers)) => {
+                let kind = match cpu.source {
+                    CpuSource::Request => "request",
+                    CpuSource::Limit => "limit",
+                    CpuSource::Guess => "request, guessed",
+                    CpuSource::Affinity => "no request or limit known",
+                };
+                let _ = writeln!(text, "  {:<16} {:<12} {kind}: {}", "cpu", cpu.millicores, cpu.from);
+                let _ = writeln!(text, "  {:<16} {workers}", "count");
+            }
+            _ => text.push_str("  cpu              unknown\n"),
+        }
+        for (name, value) in &self.child_env {
+            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
+        }
+        text.push_str("\ntimeline\n");
+        text.push_str(&self.timeline());
+        if !self.warnings.is_empty() {
+            text.push_str("\nwarnings\n");
+            for warning in &self.warnings {
+                let _ = writeln!(text, "  {warning}");
+            }
+        }
+        text
+    }
+
+    /// The budget to scale.
+    fn timeline(&self) -> String {
+        const WIDTH: usize = 72;
+        let timing = &self.timing;
+        let grace = timing.grace.as_secs_f64();
+        let column = |at: Duration| ((at.as_secs_f64() / grace) * WIDTH as f64).round() as usize;
+        let marks = [timing.delay, timing.until_told(), timing.until_kill(), timing.grace];
+        let mut bar = String::new();
+        let mut from = 0;
+        for (mark, fill) in marks.iter().zip(['=', '-', '.', '!']) {
+            let to = column(*mark).max(from);
+            bar.extend(std::iter::repeat_n(fill, to - from));
+            bar.push('|');
+            from = to;
+        }
+        let drained = match timing.drain {
+            Drain::Off => "nothing is waited for after the delay",
+            Drain::Requests => "and until nothing new comes and nothing is in flight",
+            Drain::Connections => "and until nothing new comes and all connections are closed",
+        };
+        let signal = match (self.stop_signal, self.server) {
+            (Some(signal), _) => signal.to_string(),
+            (None, Some(server)) => stop_names(server),
+            (None, None) => "TERM".to_owned(),
+        };
+        format!(
+            "  |{bar}\n  = until {:<7} lame duck: the app serves on, at least the delay\n  - until {:<7} draining: {drained}\n  . until {:<7} stopping: {signal} at the latest at {}, then time to exit\n  ! until {:<7} margin: SIGKILL at {}, before the kubelet's\n",
+            Show(timing.delay).to_string(),
+            Show(timing.until_told()).to_string(),
+            Show(timing.until_kill()).to_string(),
+            Show(timing.until_told()),
+            Show(timing.grace).to_string(),
+            Show(timing.until_kill()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(options: &[&str], variables: &[(&str, &str)]) -> Usage<Plan> {
+        with(options, variables, &Facts::default())
+    }
+
+    fn with(options: &[&str], variables: &[(&str, &str)], facts: &Facts) -> Usage<Plan> {
+        let words: Vec<OsString> = options.iter().map(OsString::from).collect();
+        let (_, args) = cli::parse(&words).unwrap();
+        plan(&args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
+    }
+
+    fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
+        let error = made(options, variables).unwrap_err().0;
+        assert!(error.starts_with("cannot ") && !error.contains('\n'), "{error}");
+        error
+    }
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn defaults_shrink_to_fit() {
+        let t = made(&["x"], &[]).unwrap().timing;
+        assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_told(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
+        let t = made(&["--grace-period", "5s", "x"], &[]).unwrap().timing;
+        assert_eq!(Timing::margin(t.grace), S / 2);
+        assert!(t.delay + t.stop_timeout + Timing::margin(t.grace) <= t.grace, "{t:?}");
+        let t = made(&["--grace-period", "10s", "--delay", "8s", "x"], &[]).unwrap().timing;
+        assert_eq!((t.delay, t.stop_timeout), (8 * S, S), "the default gives way");
+        for grace in 1..=120 {
+            let t = made(&["--grace-period", &grace.to_string(), "x"], &[]).unwrap().timing;
+            assert!(t.delay <= t.until_told() && t.until_told() + t.stop_timeout <= t.until_kill(), "{t:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_and_does_not_fit_is_refused_with_the_arithmetic() {
+        let error = refused(&["--delay", "15s", "--stop-timeout", "14s", "x"], &[]);
+        assert!(
+            error.contains("delay 15s (--delay) + stop timeout 14s (--stop-timeout) + margin 2s > grace period 30s"),
+            "{error}"
+        );
+        let error = refused(&["--grace-period", "20s", "x"], &[("LAMEDUCK_DELAY", "19s")]);
+        assert!(error.contains("delay 19s (LAMEDUCK_DELAY) + margin 2s > grace period 20s (--grace-period)"), "{error}");
+        refused(&["--grace-period", "0", "x"], &[]);
+        made(&["--delay", "14s", "--stop-timeout", "14s", "x"], &[]).unwrap();
+    }
+
+    #[test]
+    fn options_over_variables_over_defaults() {
+        let delay = |options: &[&str], variables: &[(&str, &str)]| made(options, variables).unwrap().timing.delay;
+        assert_eq!(delay(&["--delay", "1s", "x"], &[("LAMEDUCK_DELAY", "2s")]), S);
+        assert_eq!(delay(&["x"], &[("LAMEDUCK_DELAY", "2s")]), 2 * S);
+        assert_eq!(delay(&["x"], &[("LAMEDUCK_DELAY", "")]), 5 * S);
+        let plan =
+            made(&["x"], &[("LAMEDUCK_PORT", "80, 8080"), ("LAMEDUCK_GROUP", "true"), ("LAMEDUCK_SUCCESS_CODE", "3,4")]).unwrap();
+        assert_eq!((plan.ports, plan.group, plan.success), (vec![80, 8080], true, vec![3, 4]));
+    }
+
+    #[test]
+    fn bad_values_name_what_where_and_what_to_do() {
+        for (options, variables, part) in [
+            (
+                &["x"][..],
+                &[("LAMEDUCK_CPU_REQUEST", "0.5.0")][..],
+                "cannot read CPU request \"0.5.0\" from LAMEDUCK_CPU_REQUEST: not a Kubernetes quantity (try 500m or 2)",
+            ),
+            (&["x"], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "1.5")], "from LAMEDUCK_CPU_REQUEST_MILLIS"),
+            (&["--delay", "5 s", "x"], &[], "cannot read delay \"5 s\" from --delay"),
+            (&["--stop-signal", "TREM", "x"], &[], "--stop-signal"),
+            (&["--stop-signal", "KILL", "x"], &[], "--stop-signal"),
+            (&["--stop-on", "TERM,33", "x"], &[], "--stop-on"),
+            (&["--port", "0", "x"], &[], "cannot read port \"0\" from --port"),
+            (&["--port", "70000", "x"], &[], "--port"),
+            (&["--ignore-peer", "10.0.0/8", "x"], &[], "cannot read peer \"10.0.0/8\" from --ignore-peer"),
+            (&["--rewrite", "TERM:QUIT", "x"], &[], "--stop-signal"),
+            (&["--rewrite", "QUIT:TERM", "nginx"], &[], "--stop-signal"),
+            (&["--rewrite", "HUP:USR1,HUP:USR2", "x"], &[], "twice"),
+            (&["--workers-min", "4", "--workers-max", "2", "x"], &[], "--workers-min 4 > --workers-max 2"),
+            (&["--drain", "all", "x"], &[], "--drain"),
+            (&["--success-code", "256", "x"], &[], "--success-code"),
+            (&["--log-level", "loud", "x"], &[], "--log-level"),
+            (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
+            (&["x"], &[("LAMEDUCK_GROUP", "perhaps")], "LAMEDUCK_GROUP"),
+        ] {
+            let error = refused(options, variables);
+            assert!(error.contains(part), "{error}");
+        }
+        made(&["--rewrite", "QUIT:TERM", "x"], &[]).unwrap();
+    }
+
+    #[test]
+    fn workers_go_where_the_server_reads_them_and_never_over_the_user_s() {
+        let set =
+            |options: &[&str], variables: &[(&str, &str)], facts: &Facts| with(options, variables, facts).unwrap().child_env;
+        let pairs =
+            |names: &[&str], count: &str| names.iter().map(|name| ((*name).to_owned(), count.to_owned())).collect::<Vec<_>>();
+        let none = Facts::default();
+        let request = [("LAMEDUCK_CPU_REQUEST_MILLIS", "1500")];
+        assert_eq!(set(&["gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "2"));
+        assert_eq!(
+            set(&["--cpu-request", "4", "gunicorn"], &request, &none),
+            pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "4")
+        );
+        assert_eq!(set(&["gunicorn"], &[request[0], ("WEB_CONCURRENCY", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
+        assert_eq!(set(&["uwsgi"], &[request[0], ("UWSGI_WORKERS", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
+        assert_eq!(set(&["uwsgi"], &[request[0], ("LAMEDUCK_WORKERS", "9")], &none), pairs(&["UWSGI_PROCESSES"], "2"));
+        assert_eq!(set(&["--workers-env", "N,M", "gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "N", "M"], "2"));
+        // A request of 0 is none: the next source is asked.
+        let node = Facts { cpus: Some(64), ..Facts::default() };
+        assert_eq!(set(&["gunicorn"], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "0")], &node), pairs(&["LAMEDUCK_WORKERS"], "64"));
+        let limited = Facts { cpu_max: Some("250000 100000".to_owned()), ..node.clone() };
+        assert_eq!(set(&["gunicorn"], &[], &limited), pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "3"));
+        let guessed = Facts { cpu_shares: Some(1536), ..node.clone() };
+        let kubernetes = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
+        assert_eq!(set(&["gunicorn"], &kubernetes, &guessed), pairs(&["LAMEDUCK_WORKERS"], "2"));
+        assert_eq!(set(&["gunicorn"], &[], &guessed), pairs(&["LAMEDUCK_WORKERS"], "64"), "no guesses outside Kubernetes");
+        let file = Facts { podinfo_cpu: Some(("/etc/podinfo/cpu_request".to_owned(), "2600\n".to_owned())), ..node };
+        assert_eq!(set(&["x"], &[], &file), pairs(&["LAMEDUCK_WORKERS"], "3"));
+    }
+
+    #[test]
+    fn an_unknown_variable_is_a_warning_that_suggests_the_nearest() {
+        let warnings = made(&["x"], &[("LAMEDUCK_GRACE_PERIODS", "5s"), ("KUBERNETES_SERVICE_HOST", "x")]).unwrap().warnings;
+        assert_eq!(warnings, ["LAMEDUCK_GRACE_PERIODS is no setting and was ignored; did you mean LAMEDUCK_GRACE_PERIOD?"]);
+        let docker = made(&["x"], &[]).unwrap().warnings;
+        assert!(docker.len() == 1 && docker[0].contains("Docker"), "{docker:?}");
+    }
+
+    #[test]
+    fn the_timeline_is_to_scale() {
+        let plan = made(&["--grace-period", "20s", "--delay", "5s", "--stop-timeout", "5s", "nginx"], &[]).unwrap();
+        let text = plan.describe();
+        let bar = text.lines().find(|line| line.starts_with("  |=")).unwrap();
+        // 72 columns for 20 s: 5 s are 18, told by 13 s, killed at 18 s.
+        assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
+        assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
+    }
+}

@@ -1,0 +1,402 @@
+//! The loop: select names what happened, the machine decides, the loop performs. The one reader of the clock. From the spawn on
+//! nothing here may fail: what is lost becomes a warning, and plain timing remains.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use crate::app::{App, Meaning};
+use crate::core::shutdown::{Action, Event, Machine, Phase};
+use crate::core::signals::Signal;
+use crate::core::status::Story;
+use crate::core::time::{Show, Uptime};
+use crate::plan::Plan;
+use crate::sys::proc;
+use crate::sys::signals::Signals;
+use crate::traffic::Traffic;
+
+/// While others are waited for that no signal announces.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The clock, begun when lameduck was.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one clock")]
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub fn now(self) -> Uptime {
+        Uptime(self.0.elapsed())
+    }
+
+    async fn until(self, when: Option<Uptime>) {
+        match when.and_then(|when| self.0.checked_add(when.0)) {
+            Some(when) => tokio::time::sleep_until(when.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What woke the loop.
+enum Woken {
+    Deadline,
+    Ends,
+    Look,
+    Signals(Vec<Signal>),
+}
+
+struct Loop<'a> {
+    plan: &'a Plan,
+    clock: Clock,
+    machine: Machine,
+    app: App<'a>,
+    traffic: Option<Traffic>,
+    /// When to look at the traffic, or at the processes, again.
+    look_at: Option<Uptime>,
+    began: Option<Signal>,
+    second_signal: Option<Signal>,
+    shown: Phase,
+    watched: bool,
+    code: Option<u8>,
+}
+
+/// Supervises the main process to its end and returns the exit code.
+pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock) -> u8 {
+    let mut this = Loop {
+        plan,
+        clock,
+        machine: Machine::new(plan.timing.clone(), plan.success.clone()),
+        app: App::new(plan, main),
+        traffic: None,
+        look_at: None,
+        began: None,
+        second_signal: None,
+        shown: Phase::Serving,
+        watched: false,
+        code: None,
+    };
+    loop {
+        if let Some(code) = this.code {
+            return code;
+        }
+        let woken = tokio::select! {
+            biased;
+            signals = signals.next() => Woken::Signals(signals),
+            () = clock.until(this.machine.deadline()) => Woken::Deadline,
+            () = clock.until(this.look_at) => Woken::Look,
+            () = ended(this.traffic.as_ref()) => Woken::Ends,
+        };
+        this.wake(woken);
+    }
+}
+
+async fn ended(traffic: Option<&Traffic>) {
+    match traffic {
+        Some(traffic) => traffic.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Loop<'_> {
+    fn wake(&mut self, woken: Woken) {
+        match woken {
+            Woken::Deadline => self.feed(Event::Wake),
+            Woken::Ends => {
+                let now = self.clock.now();
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.read_ends(now);
+                }
+            }
+            Woken::Look => self.look(),
+            Woken::Signals(signals) => signals.into_iter().for_each(|signal| self.signal(signal)),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match self.app.meaning(signal) {
+            Meaning::Reap => self.reap(),
+            Meaning::Stop => {
+                if self.machine.phase() == Phase::Serving {
+                    self.began = Some(signal);
+                } else {
+                    debug!(event = "signal", signal = %signal, message = "the shutdown has begun already");
+                }
+                self.feed(Event::Stop);
+            }
+            Meaning::Interrupt => self.feed(Event::Interrupt),
+            Meaning::Forward(signal) => self.forward(signal),
+            Meaning::Nothing => debug!(event = "signal", signal = %signal, message = "not forwarded"),
+        }
+    }
+
+    fn forward(&self, signal: Signal) {
+        if let Err(error) = self.app.forward(signal) {
+            self.cannot_signal(signal, &error);
+        }
+    }
+
+    fn cannot_signal(&self, signal: Signal, error: &std::io::Error) {
+        let hint = match error.raw_os_error() {
+            // It has just ended: its CHLD is on the way.
+            Some(NO_SUCH_PROCESS) => return,
+            Some(NOT_PERMITTED) => "; the app runs as another user and CAP_KILL is missing: add the capability KILL",
+            _ => "",
+        };
+        warn!(event = "warning", message = %format_args!("cannot send {signal} to the app: {error}{hint}"));
+    }
+
+    fn reap(&mut self) {
+        let reaped = self.app.reap();
+        if let Some(ended) = reaped.main {
+            self.feed(Event::MainEnded { ended, alone: reaped.none_left });
+        } else if reaped.none_left {
+            self.feed(Event::Gone);
+        }
+    }
+
+    /// One event, and all that follows from it.
+    fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = self.clock.now();
+            let actions = self.machine.on(now, event);
+            self.show(now);
+            for action in actions {
+                events.extend(self.perform(now, action));
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Uptime, action: Action) -> Option<Event> {
+        match action {
+            Action::Exit(code) => {
+                self.tell_the_story(now, code);
+                self.code = Some(code);
+                None
+            }
+            Action::ForwardInterrupt => {
+                if let Some(signal) = crate::core::signals::rewritten(&self.plan.rewrites, Signal::INT) {
+                    self.forward(signal);
+                }
+                None
+            }
+            Action::KillAll => {
+                let _ = self.app.send_survivors(Signal::KILL);
+                self.look_at = Some(now + TICK);
+                None
+            }
+            Action::Tell { second } => self.tell(second),
+            Action::TermSurvivors => {
+                let _ = self.app.send_survivors(Signal::TERM);
+                None
+            }
+            Action::WatchFlush => self.watch_flush(now),
+            Action::WatchTraffic => Some(self.watch_traffic(now)),
+        }
+    }
+
+    fn tell(&mut self, second: bool) -> Option<Event> {
+        let target = self.app.target()?;
+        let signals = self.app.stop_signals(target);
+        let (signal, more) = match (second, self.second_signal.take()) {
+            (true, None) => return None,
+            (true, Some(signal)) => (signal, false),
+            (false, _) => {
+                self.second_signal = signals.get(1).copied();
+                (*signals.first()?, self.second_signal.is_some())
+            }
+        };
+        let result = self.app.tell(target, signal);
+        if let Some(traffic) = &mut self.traffic {
+            traffic.told();
+        }
+        let after = self.machine.stopped_at().map_or(String::new(), |stop| Show(self.clock.now().since(stop)).to_string());
+        info!(
+            event = "stopping",
+            signal = %signal,
+            pid = target.pid,
+            server = target.server.map_or("", |server| server.name),
+            because = if second { "nothing is in flight, or half of the time is gone" } else { self.machine.because().map_or("", |because| because.text()) },
+            after,
+        );
+        if let Err(error) = result {
+            self.cannot_signal(signal, &error);
+        }
+        Some(Event::Told { signal, more })
+    }
+
+    fn watch_traffic(&mut self, now: Uptime) -> Event {
+        let plan = self.plan;
+        let timing = &plan.timing;
+        info!(
+            event = "stop-requested",
+            signal = %self.began.map_or(String::new(), |signal| signal.to_string()),
+            serve_on_for = %Show(timing.delay),
+            told_by = %Show(timing.until_told()),
+            killed_by = %Show(timing.until_kill()),
+            grace_period = %Show(timing.grace),
+        );
+        let mut traffic = Traffic::begin(plan.rules.clone(), &plan.ports, std::process::id() as i32);
+        let clock = self.clock;
+        let sample = traffic.look(now, || clock.now());
+        let ports: Vec<String> = traffic.ports().iter().map(ToString::to_string).collect();
+        info!(
+            event = "lame-duck",
+            ports = ports.join(","),
+            found_by = traffic.found_by().name(),
+            source = traffic.source(),
+            busy = sample.as_ref().map_or(0, |sample| sample.busy),
+            cooling = sample.as_ref().map_or(0, |sample| sample.cooling),
+            idle = sample.as_ref().map_or(0, |sample| sample.idle),
+            queued = sample.as_ref().map_or(0, |sample| sample.queued),
+        );
+        self.look_at = Some(self.clock.now() + traffic.interval());
+        self.watched = sample.as_ref().is_some_and(|sample| sample.watched);
+        self.traffic = Some(traffic);
+        self.say_warnings();
+        Event::Traffic(sample)
+    }
+
+    fn look(&mut self) {
+        let now = self.clock.now();
+        self.look_at = None;
+        match self.machine.phase() {
+            Phase::LameDuck | Phase::Draining | Phase::Stopping => {
+                if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
+                    self.feed(Event::Told { signal: Signal::TERM, more: self.second_signal.is_some() });
+                }
+                let clock = self.clock;
+                let Some(traffic) = &mut self.traffic else { return };
+                let sample = traffic.look(now, || clock.now());
+                self.look_at = Some(self.clock.now() + traffic.interval());
+                self.say_warnings();
+                self.feed(Event::Traffic(sample));
+            }
+            Phase::Flushing => {
+                let clock = self.clock;
+                let flushing = self
+                    .traffic
+                    .as_mut()
+                    .and_then(|traffic| traffic.look(now, || clock.now()))
+                    .map_or(0, |sample| sample.flushing);
+                if flushing == 0 {
+                    self.feed(Event::Flushed);
+                } else {
+                    self.look_at = Some(now + TICK);
+                }
+            }
+            Phase::Killing => {
+                // What was born while the others died.
+                let _ = self.app.send_survivors(Signal::KILL);
+                self.look_at = Some(now + TICK);
+            }
+            Phase::Serving | Phase::Sweeping | Phase::Done => {}
+        }
+    }
+
+    /// When PID 1 goes, the network goes: first the kernel delivers what the app has written.
+    fn watch_flush(&mut self, now: Uptime) -> Option<Event> {
+        self.look_at = None;
+        if proc::tcp_in_use() == Some(false) {
+            return Some(Event::Flushed);
+        }
+        if self.traffic.is_none() {
+            self.traffic = Some(Traffic::last_answers());
+        }
+        let clock = self.clock;
+        let flushing =
+            self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now())).map_or(0, |sample| sample.flushing);
+        if flushing == 0 {
+            return Some(Event::Flushed);
+        }
+        debug!(event = "flushing", connections = flushing);
+        self.look_at = Some(now + TICK);
+        None
+    }
+
+    /// A phase that began is said once.
+    fn show(&mut self, now: Uptime) {
+        let phase = self.machine.phase();
+        if phase == self.shown {
+            return;
+        }
+        self.shown = phase;
+        let after = self.machine.stopped_at().map_or(String::new(), |stop| Show(now.since(stop)).to_string());
+        match phase {
+            Phase::Draining => {
+                let sample = self.traffic.as_ref().and_then(Traffic::last).cloned().unwrap_or_default();
+                info!(event = "draining", after, accepted = sample.accepted, in_flight = sample.in_flight(), idle = sample.idle);
+            }
+            Phase::Killing => warn!(event = "killing", after),
+            Phase::Sweeping => {
+                info!(event = "sweeping", message = "the main process has ended; TERM to what it left behind", after)
+            }
+            // These are said where more is known of them, or are the story's.
+            Phase::Serving | Phase::LameDuck | Phase::Stopping | Phase::Flushing | Phase::Done => {}
+        }
+    }
+
+    fn say_warnings(&mut self) {
+        for warning in self.traffic.as_mut().map(Traffic::warnings).unwrap_or_default() {
+            warn!(event = "warning", message = warning);
+        }
+    }
+
+    fn tell_the_story(&mut self, now: Uptime, code: u8) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.read_ends(now);
+        }
+        let tally = if self.watched { self.traffic.as_ref().and_then(Traffic::tally) } else { None };
+        let story = Story::new(&self.machine, self.began, tally, code, now);
+        let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
+        let count = |count: Option<u64>| count.map_or(String::new(), |count| count.to_string());
+        info!(
+            event = "exit",
+            code,
+            app = story.app(),
+            serving = took(Phase::Serving),
+            lame_duck = took(Phase::LameDuck),
+            draining = took(Phase::Draining),
+            stopping = took(Phase::Stopping),
+            sweeping = took(Phase::Sweeping),
+            flushing = took(Phase::Flushing),
+            killing = took(Phase::Killing),
+            accepted = count(tally.map(|tally| tally.accepted)),
+            finished = count(tally.map(|tally| tally.finished)),
+            cut = count(tally.map(|tally| tally.cut)),
+        );
+        if let Some(path) = &self.plan.termination_log
+            && let Err(error) = fs::write(path, story.line())
+        {
+            warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
+        }
+    }
+}
+
+/// ESRCH and EPERM, which every Linux numbers so.
+const NO_SUCH_PROCESS: i32 = 3;
+const NOT_PERMITTED: i32 = 1;
+
+/// Before the loop: who runs, with what.
+pub fn announce(plan: &Plan, pid: i32) {
+    let command: Vec<String> = plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let set: Vec<String> = plan.child_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    info!(
+        event = "start",
+        pid,
+        command = command.join(" "),
+        server = plan.server.map_or("", |server| server.name),
+        grace_period = %Show(plan.timing.grace),
+        cpu = plan.cpu.as_ref().map_or(String::new(), |cpu| cpu.millicores.to_string()),
+        cpu_from = plan.cpu.as_ref().map_or("", |cpu| cpu.from.as_str()),
+        set = set.join(" "),
+    );
+    for warning in &plan.warnings {
+        warn!(event = "warning", message = warning);
+    }
+}

@@ -1,0 +1,120 @@
+//! What whoever started us left behind, so that the app gets exactly that: signal mask, ignored signals, descriptors, environment.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::core::signals::{Signal, SignalSet};
+
+/// Rust's start-up code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed: looked up before it does.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+static FOUND: AtomicU32 = AtomicU32::new(0);
+const PIPE_IGNORED: u32 = 1 << 3;
+
+extern "C" fn before_main() {
+    let mut found = 0;
+    for fd in 0..=2 {
+        // SAFETY: fcntl with F_GETFD only looks.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            found |= 1 << fd;
+        }
+    }
+    if is_ignored(libc::SIGPIPE) {
+        found |= PIPE_IGNORED;
+    }
+    FOUND.store(found, Ordering::Relaxed);
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null new action only reads the old one into memory of its type.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// What the app is to find as we found it.
+#[derive(Debug)]
+pub struct Inherited {
+    /// The signals that the caller had blocked, 32 to 34 included.
+    pub mask: SignalSet,
+    pub pipe_ignored: bool,
+    pub child_ignored: bool,
+    /// Those of 0, 1 and 2 that were closed.
+    pub closed: Vec<RawFd>,
+    /// Open descriptors beyond 2.
+    pub descriptors: Vec<RawFd>,
+    /// `NAME=value`, byte for byte.
+    pub environment: Vec<CString>,
+}
+
+/// Blocks every signal but faults, as the first thing that main does: from here none is lost, PID 1 or not. Then notes what was.
+pub fn take() -> Inherited {
+    let faults: SignalSet = (1..=31).filter_map(Signal::from_number).filter(|signal| signal.is_fault()).collect();
+    let mask = set_mask(libc::SIG_BLOCK, SignalSet(!faults.0));
+    let found = FOUND.load(Ordering::Relaxed);
+    let child_ignored = is_ignored(libc::SIGCHLD);
+    if child_ignored {
+        // The kernel would reap behind our back.
+        set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+    }
+    Inherited {
+        mask,
+        pipe_ignored: found & PIPE_IGNORED != 0,
+        child_ignored,
+        closed: (0..=2).filter(|fd| found & (1 << fd) != 0).collect(),
+        descriptors: open_descriptors(),
+        environment: environment(),
+    }
+}
+
+/// The raw call: the C library hides signals 32 to 34 from its own. Returns the mask that was.
+pub(super) fn set_mask(how: i32, mask: SignalSet) -> SignalSet {
+    let mut before = 0u64;
+    // SAFETY: both sets are the kernel's eight bytes, and outlive the call.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask.0, &raw mut before, size_of::<u64>()) };
+    SignalSet(before)
+}
+
+pub(super) fn set_disposition(signal: i32, handler: libc::sighandler_t) {
+    // SAFETY: no handler of ours is installed, only SIG_DFL or SIG_IGN.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+fn open_descriptors() -> Vec<RawFd> {
+    let is_open = |fd: &RawFd| {
+        // SAFETY: fcntl with F_GETFD only looks.
+        unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
+    };
+    match fs::read_dir("/proc/self/fd") {
+        Ok(names) => {
+            let fds: Vec<RawFd> = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+            // The directory's own descriptor is among them, and closed by now.
+            fds.into_iter().filter(|fd| *fd > 2).filter(is_open).collect()
+        }
+        Err(_) => (3..1024).filter(is_open).collect(),
+    }
+}
+
+fn environment() -> Vec<CString> {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    let mut variables = Vec::new();
+    // SAFETY: environ is a null-terminated array of C strings, and no other thread runs that could change it.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            variables.push(CStr::from_ptr(*next).to_owned());
+            next = next.add(1);
+        }
+    }
+    variables
+}

@@ -1,0 +1,43 @@
+//! The one room that touches the kernel: the only one that names libc and nix, and the only one where unsafe is allowed, each
+//! block with its reason. It returns what it saw as values of `core`; it decides nothing.
+#![allow(unsafe_code)]
+
+pub mod cgroup;
+pub mod child;
+pub mod inherited;
+pub mod proc;
+pub mod signals;
+pub mod sock_diag;
+pub mod stderr;
+
+use std::io;
+
+/// -1 as the error it stands for.
+fn checked(result: i64) -> io::Result<i64> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The CPUs this process may run on.
+pub fn cpus() -> Option<usize> {
+    // SAFETY: the set is plain memory of the size that is passed.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        checked(libc::sched_getaffinity(0, size_of_val(&set), &mut set).into()).ok()?;
+        Some(libc::CPU_COUNT(&set) as usize)
+    }
+}
+
+pub fn is_terminal() -> bool {
+    // SAFETY: only looks at three descriptors.
+    (0..=2).any(|fd| unsafe { libc::isatty(fd) } == 1)
+}
+
+/// The kernel's release, such as `6.1.0-28-amd64`.
+pub fn kernel_release() -> Option<String> {
+    nix::sys::utsname::uname().ok()?.release().to_str().map(str::to_owned)
+}
+
+/// Wall-clock time since 1970, for the log alone.
+pub fn wall_clock() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
