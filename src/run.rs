@@ -2,7 +2,6 @@
 //! nothing here may fail: what is lost becomes a warning, and plain timing remains.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -13,8 +12,8 @@ use crate::core::signals::Signal;
 use crate::core::status::Story;
 use crate::core::time::{Show, Uptime};
 use crate::plan::Plan;
-use crate::sys::proc;
 use crate::sys::signals::Signals;
+use crate::sys::{self, proc};
 use crate::traffic::Traffic;
 
 /// While others are waited for that no signal announces.
@@ -196,7 +195,7 @@ impl Loop<'_> {
                 None
             }
             Action::WatchFlush => self.watch_flush(now),
-            Action::WatchTraffic => Some(self.watch_traffic(now)),
+            Action::WatchTraffic => Some(self.watch_traffic()),
         }
     }
 
@@ -230,7 +229,7 @@ impl Loop<'_> {
         Some(Event::Told { signal, more })
     }
 
-    fn watch_traffic(&mut self, now: Uptime) -> Event {
+    fn watch_traffic(&mut self) -> Event {
         let plan = self.plan;
         let timing = &plan.timing;
         info!(
@@ -243,7 +242,7 @@ impl Loop<'_> {
         );
         let mut traffic = Traffic::begin(plan.rules.clone(), &plan.ports, std::process::id() as i32);
         let clock = self.clock;
-        let sample = traffic.look(now, || clock.now());
+        let sample = traffic.look(clock.now(), || clock.now());
         let ports: Vec<String> = traffic.ports().iter().map(ToString::to_string).collect();
         info!(
             event = "lame-duck",
@@ -268,7 +267,7 @@ impl Loop<'_> {
         match self.machine.phase() {
             Phase::LameDuck | Phase::Draining | Phase::Stopping => {
                 if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
-                    self.feed(Event::Told { signal: Signal::TERM, more: self.second_signal.is_some() });
+                    self.feed(Event::Told { signal: Signal::TERM, more: false });
                 }
                 let clock = self.clock;
                 let Some(traffic) = &mut self.traffic else { return };
@@ -371,7 +370,7 @@ impl Loop<'_> {
             cut = count(tally.map(|tally| tally.cut)),
         );
         if let Some(path) = &self.plan.termination_log
-            && let Err(error) = fs::write(path, story.line())
+            && let Err(error) = sys::write_message(path, &story.line())
         {
             warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
         }

@@ -179,6 +179,7 @@ enum Second {
         by: Uptime,
         rest: Uptime,
     },
+    Sent,
 }
 
 /// An app that ended by itself: how long the kernel may take to deliver its last answers.
@@ -237,7 +238,7 @@ impl Machine {
             Phase::LameDuck | Phase::Draining => Some(self.wait_ends()),
             Phase::Stopping => Some(match self.second {
                 Second::Pending { by, .. } => by.min(self.kill_at()),
-                Second::None => self.kill_at(),
+                Second::None | Second::Sent => self.kill_at(),
             }),
             Phase::Sweeping | Phase::Flushing | Phase::Killing => self.limit,
         }
@@ -270,10 +271,9 @@ impl Machine {
 
             (Phase::Stopping, Event::Told { signal, more }) => {
                 self.told.insert(signal);
-                self.second = match self.told_at {
-                    Some(at) if more => Second::Pending { by: at + self.kill_at().since(at) / 2, rest: now },
-                    _ => Second::None,
-                };
+                if let (Second::None, true, Some(at)) = (self.second, more, self.told_at) {
+                    self.second = Second::Pending { by: at + self.kill_at().since(at) / 2, rest: now };
+                }
                 vec![]
             }
             (Phase::Stopping, Event::Traffic(Some(sample))) => {
@@ -293,7 +293,7 @@ impl Machine {
                 }
                 match self.second {
                     Second::Pending { by, .. } if now >= by => self.tell_second(),
-                    Second::Pending { .. } | Second::None => vec![],
+                    Second::Pending { .. } | Second::None | Second::Sent => vec![],
                 }
             }
             (Phase::Stopping, Event::Interrupt) => self.interrupted(now),
@@ -408,7 +408,7 @@ impl Machine {
     }
 
     fn tell_second(&mut self) -> Vec<Action> {
-        self.second = Second::None;
+        self.second = Second::Sent;
         vec![Action::Tell { second: true }]
     }
 

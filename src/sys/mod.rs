@@ -10,7 +10,10 @@ pub mod signals;
 pub mod sock_diag;
 pub mod stderr;
 
-use std::io;
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// -1 as the error it stands for.
 fn checked(result: i64) -> io::Result<i64> {
@@ -35,6 +38,13 @@ pub fn is_terminal() -> bool {
 /// The kernel's release, such as `6.1.0-28-amd64`.
 pub fn kernel_release() -> Option<String> {
     nix::sys::utsname::uname().ok()?.release().to_str().map(str::to_owned)
+}
+
+/// Replaces what is in the file, without waiting for a reader should it be a pipe.
+pub fn write_message(path: &OsStr, message: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    file.write_all(message.as_bytes())
 }
 
 /// Wall-clock time since 1970, for the log alone.

@@ -1,0 +1,116 @@
+//! What is said about bad input, and that nothing was started.
+
+use std::process::{Command, Output};
+
+fn lameduck(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lameduck"))
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("lameduck runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One line, exit 64, and the command did not run: it would have printed.
+#[test]
+fn bad_input_is_refused_with_one_line() {
+    for (arguments, variables, part) in [
+        (&["--bogus"][..], &[][..], "cannot read option --bogus"),
+        (&["--delay", "soon"], &[], "cannot read delay \"soon\" from --delay"),
+        (&["--delay"], &[], "--delay"),
+        (&[], &[("LAMEDUCK_QUIET_PERIOD", "-1s")], "cannot read quiet period \"-1s\" from LAMEDUCK_QUIET_PERIOD"),
+        (&["--stop-signal", "99"], &[], "cannot read stop signal \"99\" from --stop-signal"),
+        (&["--rewrite", "TERM:INT"], &[], "--stop-signal"),
+        (&["--port", "http"], &[], "cannot read port \"http\" from --port"),
+        (&["--ignore-peer", "10.0.0.0/40"], &[], "cannot read peer \"10.0.0.0/40\" from --ignore-peer"),
+        (
+            &[],
+            &[("LAMEDUCK_CPU_REQUEST", "0.5.0")],
+            "cannot read CPU request \"0.5.0\" from LAMEDUCK_CPU_REQUEST: not a Kubernetes quantity (try 500m or 2)",
+        ),
+        (&[], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "500m")], "LAMEDUCK_CPU_REQUEST_MILLIS"),
+        (
+            &["--delay", "20s", "--stop-timeout", "9s"],
+            &[],
+            "delay 20s (--delay) + stop timeout 9s (--stop-timeout) + margin 2s > grace period 30s",
+        ),
+        (&["--workers-min", "3", "--workers-max", "2"], &[], "--workers-min 3 > --workers-max 2"),
+    ] {
+        let all: Vec<&str> = arguments.iter().copied().chain(["echo", "started"]).collect();
+        // "--delay" alone must end the line to lack its value.
+        let all = if arguments == ["--delay"] { &all[..1] } else { &all[..] };
+        let output = lameduck(all, variables);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {error}");
+        assert!(
+            error.starts_with("lameduck: cannot ") && error.lines().count() == 1 && error.contains(part),
+            "{arguments:?}: {error}"
+        );
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_command() {
+    let output = lameduck(&[], &[]);
+    assert_eq!((output.status.code(), text(&output.stderr).lines().count()), (Some(64), 1));
+}
+
+#[test]
+fn what_cannot_run() {
+    for (command, code, part) in [
+        ("/no/such", 127, "No such file"),
+        ("no-such-program", 127, "No such file"),
+        ("/etc/passwd", 126, "Permission denied"),
+        ("/", 126, "Permission denied"),
+        ("/etc/passwd/x", 127, "Not a directory"),
+    ] {
+        let output = lameduck(&[command], &[]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command}: {error}");
+        assert!(error.lines().count() == 1 && error.starts_with("lameduck: cannot run ") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let help = lameduck(&["--help"], &[]);
+    assert!(help.status.success() && help.stderr.is_empty());
+    let help = text(&help.stdout);
+    assert!(help.lines().all(|line| line.len() <= 100), "wider than 100 columns");
+    assert!(help.contains("Examples:") && help.contains("--grace-period <DURATION>"));
+    let version = lameduck(&["--version"], &[]);
+    assert_eq!(text(&version.stdout), concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n"));
+    let quiet = lameduck(&["-h"], &[]);
+    assert_eq!(text(&quiet.stdout), help);
+}
+
+/// The whole of `plan`, to the letter.
+#[test]
+fn plan_says_what_would_happen_and_why() {
+    let output = lameduck(
+        &[
+            "plan",
+            "--grace-period",
+            "60s",
+            "--delay",
+            "15s",
+            "--workers-per-cpu",
+            "2",
+            "--workers-extra",
+            "1",
+            "--",
+            "sh",
+            "-c",
+            "exec gunicorn app:app",
+        ],
+        &[("LAMEDUCK_CPU_REQUEST_MILLIS", "1500"), ("LAMEDUCK_QUIET_PERIOD", "2s"), ("LAMEDUCK_DELAYS", "3s")],
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), include_str!("plan.txt"));
+}

@@ -1,0 +1,159 @@
+//! What is written agrees with what is done.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lameduck::core::servers::KNOWN;
+use lameduck::core::shutdown::Phase;
+
+fn help() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_lameduck")).arg("--help").output().expect("lameduck --help");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The words that match, such as options in a text.
+fn words(text: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+        .filter(|word| wanted(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn option(word: &str) -> bool {
+    word.len() > 3 && word.starts_with("--") && word[2..].starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+/// Files that speak of our options, and the options in them that are other programs'.
+const TEXTS: &[&str] = &[
+    "README.md",
+    "CHANGELOG.md",
+    "docs/shutdown.md",
+    "docs/traffic.md",
+    "docs/servers.md",
+    "docs/design.md",
+    "Dockerfile.example",
+    "examples/compose.yaml",
+    "examples/kubernetes/deployment.yaml",
+];
+const OTHERS: &[&str] = &[
+    "--build",
+    "--release",
+    "--target",
+    "--locked",
+    "--from",
+    "--cgi",
+    "--http-socket",
+    "--add-header",
+    "--name",
+    "--no-install-recommends",
+    "--rm",
+];
+
+#[test]
+fn every_option_that_is_written_of_exists() {
+    let known = words(&help(), option);
+    assert!(known.len() > 20);
+    for path in TEXTS {
+        let named = words(&read(path), |word| option(word) && !OTHERS.contains(&word));
+        assert!(named.is_subset(&known), "{path} names options that do not exist: {:?}", named.difference(&known));
+    }
+}
+
+#[test]
+fn every_variable_that_is_written_of_exists() {
+    let options: BTreeSet<String> =
+        words(&help(), option).iter().map(|name| format!("LAMEDUCK_{}", name[2..].to_uppercase().replace('-', "_"))).collect();
+    for path in TEXTS {
+        for name in words(&read(path), |word| word.starts_with("LAMEDUCK_")) {
+            let special = ["LAMEDUCK_CPU_REQUEST_MILLIS", "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"].contains(&name.as_str());
+            assert!(special || options.contains(&name), "{path} names {name}");
+        }
+    }
+}
+
+#[test]
+fn every_known_server_is_documented() {
+    let text = read("docs/servers.md");
+    for server in KNOWN {
+        let stop: Vec<String> = server.stop.iter().map(ToString::to_string).collect();
+        let row = format!("| {} | {} | {} |", server.name, server.programs.join(", "), stop.join(", then "));
+        assert!(text.contains(&row), "docs/servers.md lacks {row}");
+        assert!(text.contains(server.why) && text.contains(server.source), "docs/servers.md on {}", server.name);
+    }
+    assert_eq!(text.lines().filter(|line| line.contains("| <http")).count(), KNOWN.len());
+    assert!(read("README.md").contains(&format!("[{} servers]", KNOWN.len())));
+}
+
+#[test]
+fn every_phase_is_in_the_picture() {
+    let text = read("docs/shutdown.md");
+    for phase in Phase::ALL {
+        assert!(text.contains(&format!("{phase:?}")), "{phase:?}");
+    }
+}
+
+/// The core thinks: it touches nothing.
+#[test]
+fn the_core_reaches_for_nothing_outside_itself() {
+    let banned = [
+        "libc",
+        "nix::",
+        "tokio",
+        "std::env",
+        "std::process",
+        "std::fs",
+        "std::thread",
+        "Instant::now",
+        "SystemTime",
+        "unsafe",
+        "crate::",
+    ];
+    let mut files = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/core")).expect("src/core") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("a source file");
+        files += 1;
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            for word in banned {
+                assert!(!line.contains(word), "{}:{}: {word}", path.display(), number + 1);
+            }
+        }
+    }
+    assert!(files >= 8);
+}
+
+/// libc, nix and unsafe live in sys alone.
+#[test]
+fn only_sys_touches_the_kernel() {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("src") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source file");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//") && !line.starts_with("#!")) {
+            for word in ["libc::", " nix::", "(nix::", "unsafe "] {
+                assert!(!line.contains(word), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// The house in docs/design.md has the rooms that stand.
+#[test]
+fn the_picture_of_the_house_is_true() {
+    let text = read("docs/design.md");
+    for directory in ["src", "src/core", "src/sys"] {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).expect("a directory") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            assert!(name == "mod.rs" || text.contains(&name), "docs/design.md lacks {directory}/{name}");
+        }
+    }
+}

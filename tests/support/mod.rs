@@ -1,0 +1,229 @@
+//! Real processes, each run with a pid and a network namespace of its own, watched by handshake: a line, a port, an exit.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// How long anything may take on a loaded machine before the test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test: cargo's, or the one that `LAMEDUCK_TEST_BINARY` named (the static one, say) when the tests were built.
+/// cargo rebuilds them when the variable changes.
+pub const LAMEDUCK: &str = match option_env!("LAMEDUCK_TEST_BINARY") {
+    Some(binary) if !binary.is_empty() => binary,
+    _ => env!("CARGO_BIN_EXE_lameduck"),
+};
+
+/// Runs `story` on a thread that has a network namespace of its own, loopback up: what it spawns, processes and threads, shares it.
+pub fn in_own_network<T: Send + 'static>(story: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run the tests as root (tests/run does)");
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip, from iproute2");
+        assert!(up.success(), "cannot bring loopback up");
+        story()
+    });
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A command that runs as PID 1 of a new pid namespace.
+pub struct Pid1 {
+    unshare: Child,
+    /// PID 1 as this namespace sees it; 0 if it ended at once.
+    pub pid: i32,
+    lines: Receiver<String>,
+    /// Every line seen so far, of both streams.
+    pub seen: Vec<String>,
+}
+
+impl Pid1 {
+    pub fn start(argv: &[&str]) -> Pid1 {
+        Pid1::spawn(argv, |_| {})
+    }
+
+    /// As `start`, with the environment, directory or streams that `adjust` sets (stdout and stderr stay ours).
+    pub fn spawn(argv: &[&str], adjust: impl FnOnce(&mut Command)) -> Pid1 {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]).args(argv);
+        command.stdin(Stdio::null());
+        // Variables of the outer world must not become settings.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LAMEDUCK_") {
+                command.env_remove(name);
+            }
+        }
+        adjust(&mut command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut unshare = command.spawn().expect("unshare, from util-linux");
+        let (sender, lines) = channel();
+        for stream in
+            [Box::new(unshare.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>, Box::new(unshare.stderr.take().unwrap())]
+        {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+                }
+            });
+        }
+        let outer = unshare.id();
+        let children = format!("/proc/{outer}/task/{outer}/children");
+        let pid = eventually("unshare forks", || {
+            let forked = fs::read_to_string(&children).ok().and_then(|list| list.split_whitespace().next()?.parse().ok());
+            // An end that came sooner than this look (bad usage, say) leaves nobody to signal, and a code.
+            forked.or_else(|| unshare.try_wait().expect("wait for unshare").map(|_| 0))
+        });
+        Pid1 { unshare, pid, lines, seen: Vec::new() }
+    }
+
+    /// Sends `signal`, by number (real-time ones too), to PID 1 from outside its namespace.
+    pub fn signal(&self, signal: i32) {
+        assert!(self.pid > 0, "it ended at once");
+        signal_to(self.pid, signal);
+    }
+
+    /// Waits for a line that contains `text`, now or before, and returns it.
+    pub fn line(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        self.next_line(text)
+    }
+
+    /// Waits for a line yet unseen that contains `text`.
+    pub fn next_line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("no line with {text:?} in {PATIENCE:?}; seen:\n{}", self.seen.join("\n"))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without a line with {text:?}; seen:\n{}", self.seen.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// Waits for a line of the app's own, yet unseen or not, that contains `text`: lameduck's `start` line quotes the whole command,
+    /// so it holds whatever the app will say.
+    pub fn app_line(&mut self, text: &str) -> String {
+        let mut seen = self.seen.iter();
+        match seen.find(|line| is_app_line(line) && line.contains(text)) {
+            Some(line) => line.clone(),
+            None => self.next_app_line(text),
+        }
+    }
+
+    /// Waits for a line of the app's own, yet unseen, that contains `text`.
+    pub fn next_app_line(&mut self, text: &str) -> String {
+        loop {
+            let line = self.next_line(text);
+            if is_app_line(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the end. The code is 128+n when signal n killed PID 1.
+    pub fn exit(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.unshare.try_wait().expect("wait for unshare") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "still running after {PATIENCE:?}; seen:\n{}", self.rest().join("\n"));
+            thread::sleep(Duration::from_millis(5));
+        };
+        self.rest();
+        code(status)
+    }
+
+    /// All lines so far, without waiting.
+    pub fn rest(&mut self) -> &[String] {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
+            self.seen.push(line);
+        }
+        &self.seen
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.unshare.try_wait().expect("wait for unshare").is_none()
+    }
+}
+
+impl Drop for Pid1 {
+    fn drop(&mut self) {
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+/// Not `2026-11-20T20:47:27.123Z lameduck …`.
+fn is_app_line(line: &str) -> bool {
+    line.split(' ').nth(1) != Some("lameduck")
+}
+
+pub fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// kill(2) by number: nix has no name for a real-time signal.
+pub fn signal_to(pid: i32, signal: i32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().expect("kill, from procps");
+    assert!(status.success(), "cannot send signal {signal} to {pid}");
+}
+
+/// Asks until there is an answer.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until something listens on `port` of this network namespace.
+pub fn listening(port: u16) {
+    eventually(&format!("port {port} listens"), || TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
+}
+
+/// Whether a process of that pid is there, as this namespace sees it.
+pub fn alive(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None).is_ok()
+}
+
+/// A script the test wrote, in a directory of the test's process. Another process writes it: a descriptor open for writing here
+/// could be inherited by a fork of another test and make the script "text file busy".
+pub fn script(name: &str, text: &str) -> String {
+    use std::io::Write;
+    let directory = std::env::temp_dir().join(format!("lameduck-test-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("a directory for scripts");
+    let path = directory.join(name).to_str().expect("a plain path").to_owned();
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin", &path])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("install, from coreutils");
+    install.stdin.take().unwrap().write_all(text.as_bytes()).expect("write a script");
+    assert!(install.wait().expect("wait for install").success());
+    path
+}
