@@ -3,15 +3,17 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::core::signals::{Signal, SignalSet};
 
-/// Rust's start-up code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed: looked up before it does.
+/// Rust's start-up code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed; musl unblocks the signals it keeps for itself when
+/// Rust sets its handlers. So these are looked up before.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
 static FOUND: AtomicU32 = AtomicU32::new(0);
+static MASK: AtomicU64 = AtomicU64::new(0);
 const PIPE_IGNORED: u32 = 1 << 3;
 
 extern "C" fn before_main() {
@@ -26,6 +28,8 @@ extern "C" fn before_main() {
         found |= PIPE_IGNORED;
     }
     FOUND.store(found, Ordering::Relaxed);
+    // Blocking nothing changes nothing.
+    MASK.store(set_mask(libc::SIG_BLOCK, SignalSet(0)).0, Ordering::Relaxed);
 }
 
 fn is_ignored(signal: i32) -> bool {
@@ -54,7 +58,7 @@ pub struct Inherited {
 /// Blocks every signal but faults, as the first thing that main does: from here none is lost, PID 1 or not. Then notes what was.
 pub fn take() -> Inherited {
     let faults: SignalSet = (1..=31).filter_map(Signal::from_number).filter(|signal| signal.is_fault()).collect();
-    let mask = set_mask(libc::SIG_BLOCK, SignalSet(!faults.0));
+    set_mask(libc::SIG_BLOCK, SignalSet(!faults.0));
     let found = FOUND.load(Ordering::Relaxed);
     let child_ignored = is_ignored(libc::SIGCHLD);
     if child_ignored {
@@ -62,7 +66,7 @@ pub fn take() -> Inherited {
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
     }
     Inherited {
-        mask,
+        mask: SignalSet(MASK.load(Ordering::Relaxed)),
         pipe_ignored: found & PIPE_IGNORED != 0,
         child_ignored,
         closed: (0..=2).filter(|fd| found & (1 << fd) != 0).collect(),
