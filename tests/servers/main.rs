@@ -20,7 +20,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use load::{Load, Request, Tally, Target, ask};
 use support::{LAMEDUCK, Pid1, eventually, in_own_network};
 
+const USR1: i32 = 10;
+const QUIT: i32 = 3;
 const TERM: i32 = 15;
+const WINCH: i32 = 28;
 
 /// After the stop signal the balancer sends for this long.
 const BALANCER_LAG: Duration = Duration::from_millis(2500);
@@ -39,7 +42,7 @@ fn apache_prefork_with_mod_php() {
         let module = matching("/usr/lib/apache2/modules", "libphp", ".so", "libapache2-mod-php");
         state.file("www/index.php", include_str!("app.php"));
         let config = state.file("apache.conf", &include_str!("apache.conf").replace("@LIBPHP@", &module));
-        Server::new([&program("apache2", "apache2"), "-DFOREGROUND", "-f", &config])
+        Server { stop_signal: WINCH, ..Server::new([&program("apache2", "apache2"), "-DFOREGROUND", "-f", &config]) }
     });
 }
 
@@ -48,7 +51,7 @@ fn nginx_in_front_of_a_slow_backend() {
     rehearse("nginx -> slow backend", |state| {
         slow_backend();
         let config = state.file("nginx.conf", include_str!("nginx.conf"));
-        Server::new([&program("nginx", "nginx-light"), "-c", &config])
+        Server { stop_signal: QUIT, ..Server::new([&program("nginx", "nginx-light"), "-c", &config]) }
     });
 }
 
@@ -69,7 +72,7 @@ fn haproxy_in_front_of_a_slow_backend() {
     rehearse("haproxy -> slow backend", |state| {
         slow_backend();
         let config = state.file("haproxy.cfg", include_str!("haproxy.cfg"));
-        Server::new([&program("haproxy", "haproxy"), "-W", "-db", "-f", &config])
+        Server { stop_signal: USR1, ..Server::new([&program("haproxy", "haproxy"), "-W", "-db", "-f", &config]) }
     });
 }
 
@@ -169,13 +172,15 @@ struct Server {
     target: Target,
     /// lameduck's, beside the ones that all rehearsals share.
     settings: Vec<&'static str>,
+    /// What lameduck is sent: the image's own STOPSIGNAL, which stays when the ENTRYPOINT changes.
+    stop_signal: i32,
     tini_loses: Loss,
 }
 
 impl Server {
     fn new<'a>(command: impl IntoIterator<Item = &'a str>) -> Server {
         let command = command.into_iter().map(str::to_owned).collect();
-        Server { command, target: Target::Thinks("/"), settings: Vec::new(), tini_loses: Loss::Most }
+        Server { command, target: Target::Thinks("/"), settings: Vec::new(), stop_signal: TERM, tini_loses: Loss::Most }
     }
 }
 
@@ -243,7 +248,10 @@ impl Rehearsal {
         let load = Load::start(ADDRESS, server.target);
         eventually("all clients have been answered", || load.is_under_way().then_some(()));
         let asked = SystemTime::now();
-        pid1.signal(TERM);
+        pid1.signal(match init {
+            Init::Tini => TERM,
+            Init::Lameduck => server.stop_signal,
+        });
         load.last_call(Instant::now() + BALANCER_LAG);
         let (requests, pool) = load.finish();
 

@@ -1,0 +1,360 @@
+//! What is seen of the traffic, where it can be seen well, badly or not at all; each on a real PID 1 with a real server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{LAMEDUCK, Pid1, in_own_network, listening};
+
+const TERM: i32 = 15;
+const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/server.py");
+const WITHOUT_NETLINK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/without_netlink.py");
+const VANISH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/vanish.py");
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Asks for `/seconds` and returns the whole answer.
+fn ask(address: &str, seconds: f32) -> thread::JoinHandle<std::io::Result<String>> {
+    let address: SocketAddr = address.parse().expect("an address");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    let request = format!("GET /{seconds} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request sent");
+    thread::spawn(move || {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    })
+}
+
+fn answered(request: thread::JoinHandle<std::io::Result<String>>) {
+    let answer = request.join().expect("the client").expect("an answer");
+    assert!(answer.ends_with("answer\n"), "{answer:?}");
+}
+
+/// The value of a field in a log line.
+fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {name} in {line}"))
+}
+
+fn seconds(text: &str) -> f64 {
+    match text.strip_suffix("ms") {
+        Some(millis) => millis.parse::<f64>().expect("a number") / 1000.0,
+        None => text.trim_end_matches('s').parse().expect("a number"),
+    }
+}
+
+/// A request of 4 s in flight when the stop signal comes is answered, whatever is behind lameduck's eyes.
+fn holds_for_a_request(before: &[&str], source: &str) {
+    let before: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+    let source = source.to_owned();
+    in_own_network(move || {
+        let mut argv: Vec<&str> = before.iter().map(String::as_str).collect();
+        argv.extend([LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080"]);
+        let mut init = Pid1::start(&argv);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 4.0);
+        init.line("asked");
+        init.signal(TERM);
+        assert_eq!(field(&init.line("lame-duck"), "source"), source);
+        answered(request);
+        assert_eq!(init.exit(), 0, "{:#?}", init.seen);
+    });
+}
+
+#[test]
+fn by_sock_diag() {
+    holds_for_a_request(&[], "sock_diag");
+}
+
+#[test]
+fn by_proc_net_where_netlink_is_refused() {
+    holds_for_a_request(&[PYTHON, WITHOUT_NETLINK], "proc_net");
+}
+
+#[test]
+fn without_proc_the_cgroup_or_all_that_listens() {
+    holds_for_a_request(&["sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"], "sock_diag");
+}
+
+#[test]
+fn blind_it_keeps_the_delay() {
+    in_own_network(|| {
+        let blindfold = "mount -t tmpfs none /proc && exec \"$@\"";
+        let mut init = Pid1::start(&[
+            "sh",
+            "-c",
+            blindfold,
+            "sh",
+            PYTHON,
+            WITHOUT_NETLINK,
+            LAMEDUCK,
+            "--delay",
+            "2s",
+            "--",
+            PYTHON,
+            "-u",
+            SERVER,
+            "127.0.0.1",
+            "8080",
+        ]);
+        init.line("ready");
+        init.signal(TERM);
+        assert_eq!(field(&init.line("lame-duck"), "source"), "none");
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=\"the delay was over\""), "{stopping}");
+        let after = seconds(field(&stopping, "after"));
+        assert!((2.0..4.0).contains(&after), "{stopping}");
+        assert_eq!(init.exit(), 0);
+    });
+}
+
+/// Five clients, one worker, a second and a half each: most wait in the accept queue when the stop signal comes.
+#[test]
+fn what_waits_in_the_accept_queue_is_in_flight() {
+    in_own_network(|| {
+        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080", "one"]);
+        init.line("ready");
+        let requests: Vec<_> = (0..5).map(|_| ask("127.0.0.1:8080", 1.5)).collect();
+        init.line("asked");
+        init.signal(TERM);
+        let begun = init.line("lame-duck");
+        assert_eq!(field(&begun, "queued"), "4", "{begun}");
+        requests.into_iter().for_each(answered);
+        assert_eq!(init.exit(), 0);
+        let exit = init.line(" exit ");
+        assert_eq!((field(&exit, "finished"), field(&exit, "cut")), ("5", "0"), "{exit}");
+    });
+}
+
+/// A dual-stack listener, asked over both: IPv4 comes as v4-mapped there.
+#[test]
+fn both_families_on_one_listener() {
+    in_own_network(|| {
+        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "::", "8080"]);
+        init.line("ready");
+        let requests = [ask("127.0.0.1:8080", 3.0), ask("[::1]:8080", 4.0)];
+        init.line("asked /3");
+        init.line("asked /4");
+        init.signal(TERM);
+        assert_eq!(field(&init.line("lame-duck"), "busy"), "2");
+        requests.into_iter().for_each(answered);
+        assert_eq!(init.exit(), 0);
+    });
+}
+
+/// An ignored peer's request holds up nothing: it is cut, as asked for.
+#[test]
+fn ignored_peers_do_not_count() {
+    in_own_network(|| {
+        let mut init = Pid1::start(&[
+            LAMEDUCK,
+            "--delay",
+            "1s",
+            "--ignore-peer",
+            "127.0.0.0/8",
+            "--",
+            PYTHON,
+            "-u",
+            SERVER,
+            "127.0.0.1",
+            "8080",
+        ]);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 20.0);
+        init.line("asked");
+        init.signal(TERM);
+        assert!(seconds(field(&init.line(" stopping "), "after")) < 3.5, "{:#?}", init.seen);
+        assert_eq!(init.exit(), 0);
+        let _ = request.join();
+    });
+}
+
+/// A request nobody answers: --max-silence gives it up, the default would wait until the budget's end.
+#[test]
+fn max_silence() {
+    in_own_network(|| {
+        let mut init =
+            Pid1::start(&[LAMEDUCK, "--delay", "1s", "--max-silence", "3s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080"]);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 60.0);
+        init.line("asked");
+        init.signal(TERM);
+        let after = seconds(field(&init.line(" stopping "), "after"));
+        assert!((2.0..6.0).contains(&after), "{after}");
+        assert_eq!(init.exit(), 0);
+        let _ = request.join();
+    });
+}
+
+/// Time is up while a request is in flight: the app is told all the same, and the request is counted as cut.
+#[test]
+fn the_budget_is_kept() {
+    in_own_network(|| {
+        let mut init = Pid1::start(&[
+            LAMEDUCK,
+            "--grace-period",
+            "6s",
+            "--delay",
+            "1s",
+            "--stop-timeout",
+            "1s",
+            "--",
+            PYTHON,
+            "-u",
+            SERVER,
+            "127.0.0.1",
+            "8080",
+        ]);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 60.0);
+        init.line("asked");
+        let asked = Instant::now();
+        init.signal(TERM);
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=\"the time for waiting was up\""), "{stopping}");
+        assert!((4.4..5.5).contains(&seconds(field(&stopping, "after"))), "{stopping}");
+        assert_eq!(init.exit(), 0);
+        assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+        assert_eq!(field(&init.line(" exit "), "cut"), "1");
+        let _ = request.join();
+    });
+}
+
+/// Another user without CAP_SYS_PTRACE: the app's descriptors are hidden. Its cgroup tells its ports from a sidecar's.
+#[test]
+fn hidden_descriptors_are_made_up_for_by_the_cgroup() {
+    in_own_network(|| {
+        let groups = Cgroups::new();
+        let _sidecar = groups.spawn("sidecar", "9090");
+        let join = format!("echo $$ > {}/app/cgroup.procs && exec \"$@\"", groups.directory);
+        let mut argv = vec!["sh", "-c", &join, "sh", "setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+        argv.extend([LAMEDUCK, "--delay", "1s", "--", "setpriv", "--reuid", "33", "--clear-groups", PYTHON, "-u", "-c"]);
+        let server = fs::read_to_string(SERVER).unwrap();
+        argv.extend([&server, "127.0.0.1", "8080"]);
+        let mut init = Pid1::start(&argv);
+        // Not by its line: the start event quotes the whole program.
+        listening(8080);
+        let request = ask("127.0.0.1:8080", 3.0);
+        init.line("asked /3");
+        init.signal(TERM);
+        let begun = init.line("lame-duck");
+        assert_eq!((field(&begun, "found_by"), field(&begun, "ports")), ("cgroup", "8080"), "{begun}");
+        answered(request);
+        assert_eq!(init.exit(), 0);
+    });
+}
+
+/// As on version 1 nodes: the cgroup is the root, so all that listens counts, and lameduck says so.
+#[test]
+fn without_a_cgroup_of_its_own_all_listeners_count() {
+    in_own_network(|| {
+        let mut argv = vec!["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+        let server = fs::read_to_string(SERVER).unwrap();
+        argv.extend([LAMEDUCK, "--delay", "1s", "--", "setpriv", "--reuid", "33", "--clear-groups", PYTHON, "-u", "-c"]);
+        argv.extend([&server, "127.0.0.1", "8080"]);
+        let root = Cgroups::new();
+        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", root.mount);
+        let argv: Vec<&str> = ["sh", "-c", &join, "sh"].into_iter().chain(argv).collect();
+        let mut init = Pid1::start(&argv);
+        // Not by its line: the start event quotes the whole program.
+        listening(8080);
+        init.signal(TERM);
+        init.line("sidecars too");
+        assert_eq!(field(&init.line("lame-duck"), "found_by"), "all");
+        assert_eq!(init.exit(), 0);
+    });
+}
+
+/// A client that vanished without a word is not waited for longer than 10 s, and counted as cut.
+#[test]
+fn a_client_that_vanished_is_given_up() {
+    in_own_network(|| {
+        let mut client = Command::new("unshare")
+            .args(["--net", "--", PYTHON, "-u", VANISH])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut said = BufReader::new(client.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert_eq!(said.next().as_deref(), Some("born"));
+        for command in [
+            "ip link add v0 type veth peer name v1".to_owned(),
+            format!("ip link set v1 netns {}", client.id()),
+            "ip addr add 10.9.9.1/24 dev v0".to_owned(),
+            "ip link set v0 up".to_owned(),
+        ] {
+            let words: Vec<&str> = command.split(' ').collect();
+            assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{command}");
+        }
+        let mut init =
+            Pid1::start(&[LAMEDUCK, "--delay", "1s", "--grace-period", "60s", "--", PYTHON, "-u", SERVER, "10.9.9.1", "8080"]);
+        init.line("ready");
+        client.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        assert_eq!(said.next().as_deref(), Some("gone"));
+        init.signal(TERM);
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=drained"), "{stopping}");
+        let after = seconds(field(&stopping, "after"));
+        assert!((7.0..16.0).contains(&after), "{stopping}");
+        assert_eq!(init.exit(), 0);
+        assert_eq!(field(&init.line(" exit "), "cut"), "1");
+        client.kill().unwrap();
+        client.wait().unwrap();
+    });
+}
+
+/// Two cgroups of version 2, on a mount of our own: version 1 hosts have one too, if they can mount it.
+struct Cgroups {
+    mount: String,
+    directory: String,
+}
+
+impl Cgroups {
+    fn new() -> Cgroups {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lameduck-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mount = std::env::temp_dir().join(&name).to_str().unwrap().to_owned();
+        fs::create_dir_all(&mount).unwrap();
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none", &mount]).status().unwrap();
+        assert!(mounted.success(), "cannot mount cgroup2: run the tests as root (tests/run does)");
+        let directory = format!("{mount}/{name}");
+        for group in ["app", "sidecar"] {
+            fs::create_dir_all(format!("{directory}/{group}")).unwrap();
+        }
+        Cgroups { mount, directory }
+    }
+
+    /// A server that ends with the test.
+    fn spawn(&self, group: &str, port: &str) -> Sidecar {
+        let join = format!("echo $$ > {}/{group}/cgroup.procs && exec {PYTHON} -u {SERVER} 127.0.0.1 {port}", self.directory);
+        let mut child = Command::new("sh").args(["-c", &join]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Sidecar(child)
+    }
+}
+
+struct Sidecar(Child);
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for group in ["app", "sidecar", ""] {
+            let _ = fs::remove_dir(format!("{}/{group}", self.directory));
+        }
+        let _ = Command::new("umount").arg(&self.mount).status();
+        let _ = fs::remove_dir(&self.mount);
+    }
+}
