@@ -11,6 +11,7 @@ use crate::core::shutdown::{Action, Event, Machine, Phase};
 use crate::core::signals::Signal;
 use crate::core::status::Story;
 use crate::core::time::{Show, Uptime};
+use crate::core::traffic::Tally;
 use crate::plan::Plan;
 use crate::sys::signals::Signals;
 use crate::sys::{self, proc};
@@ -313,7 +314,6 @@ impl Loop<'_> {
         if flushing == 0 {
             return Some(Event::Flushed);
         }
-        debug!(event = "flushing", connections = flushing);
         self.look_at = Some(now + TICK);
         None
     }
@@ -350,7 +350,13 @@ impl Loop<'_> {
         if let Some(traffic) = &mut self.traffic {
             traffic.read_ends(now);
         }
-        let tally = if self.watched { self.traffic.as_ref().and_then(Traffic::tally) } else { None };
+        let undelivered = self.traffic.as_ref().and_then(Traffic::last).map_or(0, |sample| sample.flushing);
+        let tally = match &self.traffic {
+            Some(traffic) if self.watched => traffic.tally(),
+            // It ended by itself, unwatched: only what the kernel could not deliver is known.
+            Some(_) if undelivered > 0 => Some(Tally { cut: undelivered as u64, ..Tally::default() }),
+            _ => None,
+        };
         let story = Story::new(&self.machine, self.began, tally, code, now);
         let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
         let count = |count: Option<u64>| count.map_or(String::new(), |count| count.to_string());

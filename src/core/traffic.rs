@@ -219,6 +219,8 @@ struct Connection {
     old: bool,
     /// It has carried work since the stop signal.
     worked: bool,
+    /// No row any more, and no word of its end: closed by the app and delivered, or lingering for the client's FIN.
+    left: bool,
     info: Option<Info>,
     queues: (u32, u32),
     changed: Uptime,
@@ -303,9 +305,13 @@ impl Tracker {
         }
         // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
         sample.queued = backlog.max(unaccepted);
-        self.forget_vanished(now);
+        for known in self.connections.values_mut() {
+            // It stays known, so that its end is not taken for that of a new one.
+            known.left = known.last_look != now;
+        }
         self.begun = true;
-        let silent = self.connections.values().filter(|known| !known.old && !known.counted).map(|known| known.first).max();
+        let silent = self.connections.values().filter(|known| !(known.old || known.counted || known.left));
+        let silent = silent.map(|known| known.first).max();
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
         sample
@@ -354,8 +360,10 @@ impl Tracker {
         let mut tally = self.tally;
         for known in self.connections.values() {
             match known.verdict {
-                Verdict::Busy(_) | Verdict::Queued => tally.cut += 1,
-                Verdict::Idle(Why::Stuck) => tally.cut += 1,
+                // What was being sent and has left was delivered.
+                Verdict::Busy(Why::Flushing | Why::Sending) if known.left => tally.finished += 1,
+                Verdict::Busy(_) | Verdict::Queued if known.left && !self.told => tally.finished += 1,
+                Verdict::Busy(_) | Verdict::Queued | Verdict::Idle(Why::Stuck) => tally.cut += 1,
                 Verdict::Cooling | Verdict::Idle(_) | Verdict::Gone => tally.finished += u64::from(known.worked),
             }
         }
@@ -370,18 +378,6 @@ impl Tracker {
     fn close(&mut self, delivered: bool) {
         // Before the app is told, an end without an answer is the client's or the app's own doing.
         if delivered || !self.told { self.tally.finished += 1 } else { self.tally.cut += 1 }
-    }
-
-    fn forget_vanished(&mut self, now: Uptime) {
-        let vanished: Vec<u64> =
-            self.connections.iter().filter(|(_, known)| known.last_look != now).map(|(cookie, _)| *cookie).collect();
-        for cookie in vanished {
-            if let Some(known) = self.connections.remove(&cookie)
-                && known.worked
-            {
-                self.close(!matches!(known.verdict, Verdict::Busy(_) | Verdict::Queued));
-            }
-        }
     }
 
     fn judge(&mut self, now: Uptime, row: &Row) -> Verdict {
@@ -421,6 +417,7 @@ impl Connection {
             counted: false,
             old,
             worked: false,
+            left: false,
             info: None,
             queues,
             changed: now,
@@ -750,6 +747,22 @@ mod tests {
         tracker.overflowed(at(350), 40);
         assert_eq!(tracker.look(at(400), &[old]).last_arrival, Some(at(350)));
         assert_eq!(tracker.tally(), Tally { accepted: 41, finished: 1, cut: 0 });
+    }
+
+    #[test]
+    fn what_left_without_a_word_was_delivered_and_is_not_new_when_its_end_comes() {
+        let mut tracker = Tracker::new(rules());
+        let asked = row(info(10, 5, 5, 0, 100));
+        tracker.look(at(0), std::slice::from_ref(&asked));
+        tracker.told();
+        let flushing = Row { state: State::Closing, wqueue: 500, inode: 0, ..row(info(5, 100, 5, 600, 100)) };
+        assert_eq!(tracker.look(at(100), std::slice::from_ref(&flushing)).flushing, 1);
+        // FIN_WAIT2: no row of interest any more.
+        assert_eq!(tracker.look(at(200), &[]).in_flight(), 0);
+        assert_eq!(tracker.tally(), Tally { accepted: 0, finished: 1, cut: 0 });
+        tracker.ended(at(5000), &Row { info: Some(info(5000, 5000, 5000, 600, 101)), ..asked });
+        assert_eq!(tracker.tally(), Tally { accepted: 0, finished: 1, cut: 0 });
+        assert_eq!(tracker.look(at(5100), &[]).last_arrival, None);
     }
 
     #[test]
