@@ -100,7 +100,7 @@ fn an_app_that_ignores_its_stop_signal_is_killed_within_the_grace_period() {
 /// A process that the app leaves behind, by name of what it does at TERM.
 fn leaving(at_term: &str, main: &str) -> String {
     let worker = format!("trap \"{at_term}\" TERM; echo worker ready; while :; do sleep 0.05; done");
-    format!("setsid sh -c '{worker}' & trap '{main}' USR1; while :; do sleep 0.05; done")
+    format!("trap '{main}' USR1; setsid sh -c '{worker}' & while :; do sleep 0.05; done")
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn survivors_that_ignore_it_are_killed() {
 fn survivors_get_it_after_a_stop_as_well() {
     // The main process obeys at once; its worker, in a session of its own, hears of it only from us.
     let worker = "trap \"sleep 0.5; echo worker done; exit 0\" TERM; echo worker ready; while :; do sleep 0.05; done";
-    let app = format!("setsid sh -c '{worker}' & trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    let app = format!("trap 'exit 0' TERM; setsid sh -c '{worker}' & while :; do sleep 0.05; done");
     lameduck(&["--", "sh", "-c", &app], |init| {
         init.app_line("worker ready");
         init.signal(15);

@@ -103,8 +103,9 @@ fn signals_are_rewritten_by_name_and_number_or_dropped() {
 
 #[test]
 fn the_main_process_alone_is_signalled_unless_it_is_the_group() {
-    let app = "sh -c 'trap \"echo worker got it\" USR1; trap \"exit 0\" USR2; echo worker ready; while :; do sleep 0.05; done' & \
-               trap 'echo main got it' USR1; trap 'wait; exit 6' USR2; while :; do sleep 0.05; done";
+    let app = "trap 'echo main got it' USR1; trap 'wait; exit 6' USR2; \
+               sh -c 'trap \"echo worker got it\" USR1; trap \"exit 0\" USR2; echo worker ready; while :; do sleep 0.05; done' & \
+               while :; do sleep 0.05; done";
     lameduck(&["--group", "--", "sh", "-c", app], |init| {
         init.app_line("worker ready");
         init.signal(10);
@@ -125,8 +126,9 @@ fn the_main_process_alone_is_signalled_unless_it_is_the_group() {
 
 #[test]
 fn the_stop_goes_to_the_group_when_asked() {
-    let app = "sh -c 'trap \"echo worker got it; exit 0\" TERM; echo worker ready; while :; do sleep 0.05; done' & \
-               trap 'wait; exit 6' TERM; while :; do sleep 0.05; done";
+    let app = "trap 'wait; exit 6' TERM; \
+               sh -c 'trap \"echo worker got it; exit 0\" TERM; echo worker ready; while :; do sleep 0.05; done' & \
+               while :; do sleep 0.05; done";
     lameduck(&["--group", "--", "sh", "-c", app], |init| {
         init.app_line("worker ready");
         init.signal(15);

@@ -66,7 +66,7 @@ fn orphans_are_reaped_during_the_shutdown_too() {
 #[test]
 fn not_as_pid_1_it_adopts_orphans_all_the_same() {
     // The shell is PID 1; what `setsid -f` leaves behind would be its child.
-    let app = "setsid -f sh -c 'exec sleep 1000'; echo forked; trap 'exit 4' USR1; while :; do sleep 0.05; done";
+    let app = "trap 'exit 4' USR1; setsid -f sh -c 'exec sleep 1000'; echo forked; while :; do sleep 0.05; done";
     run(
         &scene("\"$0\" \"$@\"; echo code=$?; exec sleep 1000", &["--", "sh", "-c", app]),
         |_| {},
@@ -87,7 +87,7 @@ fn not_as_pid_1_it_adopts_orphans_all_the_same() {
 #[test]
 fn not_as_pid_1_nothing_is_left_behind_and_nobody_else_is_hit() {
     // A bystander in the same pid namespace, started before us, and a survivor of the app that ignores TERM.
-    let app = "setsid -f sh -c 'trap \"\" TERM; echo survivor; while :; do sleep 0.05; done'; trap 'exit 4' USR1; while :; do sleep 0.05; done";
+    let app = "trap 'exit 4' USR1; setsid -f sh -c 'trap \"\" TERM; echo survivor; while :; do sleep 0.05; done'; while :; do sleep 0.05; done";
     let scene_text = "setsid -f sleep 1000; \"$0\" \"$@\"; echo code=$?; exec sleep 2000";
     run(
         &scene(scene_text, &["--stop-timeout", "1s", "--", "sh", "-c", app]),
