@@ -8,13 +8,14 @@ use crate::core::shutdown::Ended;
 use crate::core::signals::{Signal, SignalSet, rewritten};
 use crate::plan::{Plan, StopOn};
 use crate::sys::child::{self, Reaped};
-use crate::sys::proc;
+use crate::sys::proc::{self, CommandLine};
 
 #[derive(Debug)]
 pub struct App<'a> {
     plan: &'a Plan,
     /// The main process, until it is reaped: later its number may be another's.
     main: Option<i32>,
+    main_line: CommandLine,
     /// The server that was told in place of its shell: the shell gets a TERM if it outlives it.
     told_for_shell: Option<(i32, u64)>,
 }
@@ -38,7 +39,7 @@ pub enum Meaning {
 
 impl<'a> App<'a> {
     pub fn new(plan: &'a Plan, main: i32) -> App<'a> {
-        App { plan, main: Some(main), told_for_shell: None }
+        App { plan, main: Some(main), main_line: CommandLine::open(main), told_for_shell: None }
     }
 
     /// Reaps whoever is dead; the main process's end is told once.
@@ -85,8 +86,14 @@ impl<'a> App<'a> {
         if let Some(stop) = self.plan.stop_signal {
             return signal == stop && !self.is_resize(signal);
         }
-        // Only these are anybody's graceful signal: the others need no look.
-        if !servers::KNOWN.iter().any(|server| server.stop_signal() == signal) {
+        // A quick look: HUP, USR2 and most others are nobody's graceful signal, USR1 only that of a server seldom met.
+        let mut buffer = [0; 4096];
+        let line = self.main_line.read(&mut buffer);
+        let known = self.plan.server.is_some_and(|server| server.stop_signal() == signal);
+        let possible = signal == Signal::QUIT
+            || known
+            || line.is_none_or(|line| servers::is_shell(&line) || servers::may_stop_on(&line, signal));
+        if !possible || !servers::KNOWN.iter().any(|server| server.stop_signal() == signal) {
             return false;
         }
         let Some(target) = self.target() else { return false };
@@ -104,24 +111,41 @@ impl<'a> App<'a> {
     /// The main process; if that is a shell with exactly one child, and that child or its only child is a known server, the server.
     pub fn target(&self) -> Option<Target> {
         let main = self.main?;
-        let Some(line) = proc::command_line(main) else { return Some(Target { pid: main, server: self.plan.server }) };
+        let mut buffer = [0; 4096];
+        let Some(line) = self.main_line.read(&mut buffer) else { return Some(Target { pid: main, server: self.plan.server }) };
         if !servers::is_shell(&line) {
             return Some(Target { pid: main, server: servers::recognise_running(&line).or(self.plan.server) });
         }
+        Some(self.behind_shell(main).unwrap_or(Target { pid: main, server: None }))
+    }
+
+    /// Whom a forwarded signal goes to: as `target`, but which server it is does not matter.
+    fn addressee(&self) -> Option<Target> {
+        let main = self.main?;
+        let mut buffer = [0; 4096];
+        let is_shell = self.main_line.read(&mut buffer).is_some_and(|line| servers::is_shell(&line));
+        let server = if is_shell { self.behind_shell(main) } else { None };
+        Some(server.unwrap_or(Target { pid: main, server: None }))
+    }
+
+    fn behind_shell(&self, shell: i32) -> Option<Target> {
         let processes = proc::processes();
         let only_child = |parent: i32| {
             let mut children = processes.iter().filter(|process| process.parent == parent && !process.is_dead());
             children.next().filter(|_| children.next().is_none()).map(|process| process.pid)
         };
-        let known = |pid: i32| Some(Target { pid, server: Some(servers::recognise_running(&proc::command_line(pid)?)?) });
-        let child = only_child(main);
-        let server = child.and_then(known).or_else(|| child.and_then(only_child).and_then(known));
-        Some(server.unwrap_or(Target { pid: main, server: None }))
+        let known = |pid: i32| {
+            let mut buffer = [0; 4096];
+            let server = servers::recognise_running(&CommandLine::open(pid).read(&mut buffer)?)?;
+            Some(Target { pid, server: Some(server) })
+        };
+        let child = only_child(shell)?;
+        known(child).or_else(|| only_child(child).and_then(known))
     }
 
     /// Sends a signal to the app as it came, rewritten already.
     pub fn forward(&self, signal: Signal) -> io::Result<()> {
-        let Some(target) = self.target() else { return Ok(()) };
+        let Some(target) = self.addressee() else { return Ok(()) };
         self.send(target, signal)
     }
 

@@ -101,7 +101,9 @@ fn supervise(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8
         SpawnError::Exec(error) => cannot_run(&plan.command[0], &error),
     })?;
     run::announce(plan, pid);
-    Ok(runtime.block_on(run::run(plan, pid, &signals, clock)))
+    let code = runtime.block_on(run::run(plan, pid, &signals, clock));
+    // What is left to tidy is the kernel's: whoever waits for us need not.
+    sys::exit(code)
 }
 
 fn cannot_run(command: &OsStr, error: &std::io::Error) -> Fatal {

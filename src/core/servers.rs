@@ -140,20 +140,26 @@ pub fn recognise<S: AsRef<str>>(words: &[S]) -> Option<&'static Server> {
     recognise_words(&words, 0)
 }
 
-/// As `recognise`, for what /proc shows of a running process: a title that a server gave itself is one word with spaces.
-pub fn recognise_running(command_line: &[String]) -> Option<&'static Server> {
-    match command_line {
-        [] => None,
-        [title] => recognise(&title.split_whitespace().collect::<Vec<_>>()),
-        // setproctitle may leave empty words behind.
-        [title, rest @ ..] if rest.iter().all(String::is_empty) => recognise(&title.split_whitespace().collect::<Vec<_>>()),
-        words => recognise(words),
+/// As `recognise`, for a running process's command line as /proc shows it, words ended by NUL. A title that a server gave itself is
+/// one word with spaces, with NULs behind it perhaps.
+pub fn recognise_running(command_line: &str) -> Option<&'static Server> {
+    let line = command_line.trim_end_matches('\0');
+    if line.contains('\0') {
+        recognise_words(&line.split('\0').collect::<Vec<_>>(), 0)
+    } else {
+        recognise_words(&line.split_whitespace().collect::<Vec<_>>(), 0)
     }
 }
 
 /// Whether a process with this command line is a shell, running a script or not.
-pub fn is_shell(command_line: &[String]) -> bool {
-    command_line.first().is_some_and(|word| SHELLS.contains(&program(word).as_str()))
+pub fn is_shell(command_line: &str) -> bool {
+    SHELLS.contains(&program(command_line.split('\0').next().unwrap_or_default()))
+}
+
+/// Whether a server that stops on `signal` may be behind this command line: a quick look before `recognise_running`.
+pub fn may_stop_on(command_line: &str, signal: Signal) -> bool {
+    let mut servers = KNOWN.iter().filter(|server| server.stop_signal() == signal);
+    servers.any(|server| server.programs.iter().any(|program| command_line.contains(program)))
 }
 
 fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
@@ -166,10 +172,10 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         return recognise_words(rest, depth + 1);
     }
     let name = program(first);
-    if let Some(server) = KNOWN.iter().find(|server| server.programs.contains(&name.as_str())) {
+    if let Some(server) = KNOWN.iter().find(|server| server.programs.contains(&name)) {
         return Some(server);
     }
-    if SHELLS.contains(&name.as_str()) {
+    if SHELLS.contains(&name) {
         let script = rest.iter().position(|word| !word.starts_with('-'))?;
         let command_option = rest[..script].iter().any(|word| !word.starts_with("--") && word.contains('c'));
         if !command_option {
@@ -188,7 +194,7 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         words = past_options(rest, valued, &["-m"]);
         return recognise_words(words.strip_prefix(&["-m"]).unwrap_or(words), depth + 1);
     }
-    if USER_SWITCHES.contains(&name.as_str()) {
+    if USER_SWITCHES.contains(&name) {
         return recognise_words(rest.get(1..)?, depth + 1);
     }
     if let Some((_, valued)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == name) {
@@ -202,7 +208,7 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         return recognise_words(words, depth + 1);
     }
     let entrypoint_script =
-        first.contains("entrypoint") || first.ends_with(".sh") || matches!(name.as_str(), "cd" | "init" | "start" | "run");
+        first.contains("entrypoint") || first.ends_with(".sh") || matches!(name, "cd" | "init" | "start" | "run");
     if entrypoint_script {
         return recognise_words(past_options(rest, &[], &[]), depth + 1);
     }
@@ -231,13 +237,13 @@ fn assignment(word: &str) -> bool {
 }
 
 /// `/usr/sbin/php-fpm8.2` → `php-fpm`, `nginx:` → `nginx`, `-bash` → `bash`.
-fn program(word: &str) -> String {
+fn program(word: &str) -> &str {
     let name = word.rsplit('/').next().unwrap_or(word).trim_start_matches('-').trim_end_matches(':');
     if KNOWN.iter().any(|server| server.programs.contains(&name)) {
-        return name.to_owned();
+        return name;
     }
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    bare.trim_end_matches('-').to_owned()
+    bare.trim_end_matches('-')
 }
 
 #[cfg(test)]
@@ -286,8 +292,7 @@ mod tests {
 
     #[test]
     fn running_servers_are_recognised_by_the_title_they_gave_themselves() {
-        let running =
-            |line: &str| recognise_running(&line.split('\0').map(str::to_owned).collect::<Vec<_>>()).map_or("-", |s| s.name);
+        let running = |line: &str| recognise_running(line).map_or("-", |server| server.name);
         for (line, server) in [
             ("nginx: master process nginx -g daemon off;", "nginx"),
             ("gunicorn: master [app:app]", "gunicorn"),
@@ -308,9 +313,10 @@ mod tests {
     #[test]
     fn shells() {
         for word in ["/bin/sh", "bash", "-bash", "dash"] {
-            assert!(is_shell(&[word.to_owned()]), "{word}");
+            assert!(is_shell(&format!("{word}\0-c\0true\0")), "{word}");
         }
-        assert!(!is_shell(&["nginx".to_owned()]) && !is_shell(&[]));
+        assert!(!is_shell("nginx\0-g") && !is_shell(""));
+        assert!(may_stop_on("/usr/sbin/haproxy\0-W", Signal::USR1) && !may_stop_on("sh\0x", Signal::USR1));
     }
 
     #[test]

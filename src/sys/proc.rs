@@ -1,8 +1,11 @@
 //! What /proc tells: processes, their sockets, and the network's tables. Parsing is pure, over text.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::FileExt;
 
 use crate::core::signals::SignalSet;
 use crate::core::traffic::{Row, State};
@@ -61,14 +64,19 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     }
 }
 
-/// None where it cannot be read, or the process is dead.
-pub fn command_line(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let text = text.strip_suffix(b"\0").unwrap_or(&text);
-    if text.is_empty() {
-        None
-    } else {
-        Some(text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+/// The command line of one process, kept open: what it is now, after however many execs, is one read away.
+#[derive(Debug)]
+pub struct CommandLine(Option<File>);
+
+impl CommandLine {
+    pub fn open(pid: i32) -> CommandLine {
+        CommandLine(File::open(format!("/proc/{pid}/cmdline")).ok())
+    }
+
+    /// Words ended by NUL, the first page of them, in `buffer`. None where it cannot be read, or the process is dead.
+    pub fn read<'a>(&self, buffer: &'a mut [u8; 4096]) -> Option<Cow<'a, str>> {
+        let length = self.0.as_ref()?.read_at(buffer, 0).ok()?;
+        if length == 0 { None } else { Some(String::from_utf8_lossy(&buffer[..length])) }
     }
 }
 
@@ -135,7 +143,12 @@ fn parse_passive_opens(text: &str) -> Option<u64> {
 
 /// Whether any TCP socket exists in this network namespace, TIME_WAIT left out. None: unknown.
 pub fn tcp_in_use() -> Option<bool> {
-    let in_use = |file: &str, name: &str| parse_in_use(&fs::read_to_string(file).ok()?, name);
+    // A few lines: one read each, since the exit waits for it.
+    let in_use = |file: &str, name: &str| {
+        let mut buffer = [0; 1024];
+        let length = File::open(file).ok()?.read(&mut buffer).ok()?;
+        parse_in_use(str::from_utf8(&buffer[..length]).ok()?, name)
+    };
     let v4 = in_use("/proc/net/sockstat", "TCP:")?;
     // Without IPv6 there is no such file.
     let v6 = in_use("/proc/net/sockstat6", "TCP6:").unwrap_or(0);

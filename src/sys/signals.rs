@@ -1,5 +1,5 @@
-//! Signals as they come, from a signalfd: they are blocked since main began, so none is lost or coalesced with another's number,
-//! real-time ones arrive with their numbers, and no handler runs.
+//! Signals as they come. They are blocked since main began, so none is lost, real-time ones keep their numbers, and no handler runs: a
+//! signalfd in the event loop, and one plain system call while there is nothing else to wait for.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -34,8 +34,8 @@ impl Signals {
         Ok(Signals { fd, pid: std::process::id() })
     }
 
-    /// Waits for signals and adds those that came, CHLD among them. Cancel-safe.
-    pub async fn next(&self) -> Vec<Signal> {
+    /// Waits for signals; CHLD is among them. Cancel-safe.
+    pub async fn next(&self) -> Batch {
         loop {
             // The registration lives as long as the runtime: an error here would end nothing but the waiting.
             let Ok(mut ready) = self.fd.readable().await else { std::future::pending().await };
@@ -48,17 +48,53 @@ impl Signals {
                 // All there was: what comes later makes it readable again.
                 ready.clear_ready();
             }
-            let signals: Vec<Signal> = infos[..count].iter().filter_map(|info| self.meant_for_the_app(info)).collect();
-            if !signals.is_empty() {
-                return signals;
+            let mut batch = Batch([None; BATCH]);
+            for (place, info) in batch.0.iter_mut().zip(&infos[..count]) {
+                *place = self.meant_for_us(info.ssi_signo, info.ssi_pid);
+            }
+            if count > 0 {
+                return batch;
             }
         }
     }
 
-    /// A broken log pipe raises SIGPIPE, a full quota XFSZ: ours, by our own pid, and handled where it happened.
-    fn meant_for_the_app(&self, info: &libc::signalfd_siginfo) -> Option<Signal> {
-        let own = info.ssi_pid == self.pid && info.ssi_signo != libc::SIGCHLD as u32;
-        if own { None } else { Signal::from_number(info.ssi_signo as i32) }
+    /// Waits for one signal, and for nothing else: what a wait costs most is everything around it. None: this cannot be had here.
+    pub fn wait(&self) -> Option<Batch> {
+        let all = u64::MAX;
+        loop {
+            // SAFETY: all zeroes are a value of this plain struct.
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            let no_limit = std::ptr::null::<libc::timespec>();
+            // SAFETY: the mask is the kernel's eight bytes; both outlive the call.
+            let number =
+                unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, &raw mut info, no_limit, size_of::<u64>()) };
+            if number > 0 {
+                // SAFETY: si_pid is read for signals that have one or where it is zero or harmless: it is compared, no more.
+                let sender = unsafe { info.si_pid() } as u32;
+                let mut batch = Batch([None; BATCH]);
+                batch.0[0] = self.meant_for_us(number as u32, sender);
+                return Some(batch);
+            }
+            if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return None;
+            }
+        }
+    }
+
+    /// A broken log pipe raises PIPE, a full quota XFSZ: our own, by our pid, and handled where it happened.
+    fn meant_for_us(&self, number: u32, sender: u32) -> Option<Signal> {
+        let own = sender == self.pid && matches!(number as i32, libc::SIGPIPE | libc::SIGXFSZ);
+        if own { None } else { Signal::from_number(number as i32) }
+    }
+}
+
+/// Signals in the order they came. On the stack: in a storm of dying orphans the allocator would be half of the cost.
+#[derive(Debug)]
+pub struct Batch([Option<Signal>; BATCH]);
+
+impl Batch {
+    pub fn iter(&self) -> impl Iterator<Item = Signal> {
+        self.0.iter().flatten().copied()
     }
 }
 
