@@ -26,6 +26,7 @@ impl Signals {
         // SAFETY: the mask is the kernel's eight bytes; -1 asks for a new descriptor.
         let fd = checked(unsafe {
             libc::syscall(libc::SYS_signalfd4, -1, &raw const all, size_of::<u64>(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
+                as i64
         })?;
         // SAFETY: the descriptor is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
