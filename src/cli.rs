@@ -5,6 +5,8 @@ use clap::{CommandFactory, Parser};
 const EXAMPLES: &str = "\
 Commands:
   lameduck [OPTIONS] [--] COMMAND [ARG]...    supervise COMMAND
+  lameduck drain [OPTIONS]                    the preStop command, where PID 1 is something else:
+                                              wait until the traffic has drained, say so in one line
   lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
 
 Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty
@@ -20,10 +22,15 @@ Examples:
       WEB_CONCURRENCY from LAMEDUCK_CPU_REQUEST_MILLIS (Downward API, requests.cpu, divisor: 1m).
   lameduck --ignore-peer 10.0.0.1 -- php-fpm
       HTTP probes from the node do not hold up the stop.
+  lameduck --in-flight 'http://127.0.0.1:9253/metrics#phpfpm_active_processes-1' -- php-fpm
+      The app says how much it is working on; -1 because it counts the question too.
+  lameduck drain --grace-period 60s --stop
+      lifecycle.preStop.exec in an image whose ENTRYPOINT can't change.
   lameduck plan -- nginx -g 'daemon off;'
 
 Exit codes: the app's own; 128+n if signal n killed it, but 0 if n is a stop signal that was sent;
-137 if it had to be killed; 64 usage, 70 internal, 126 found but cannot run, 127 not found.";
+137 if it had to be killed; 3 drain --strict and not drained; 64 usage, 70 internal, 126 found but
+cannot run, 127 not found.";
 
 /// The init that lets a server die well: on the stop signal the app serves on until no new connections come and nothing is in
 /// flight; then it gets the stop signal it understands as graceful; then SIGKILL, always inside one budget.
@@ -90,6 +97,19 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", help_heading = "Traffic")]
     pub max_silence: Option<String>,
 
+    /// Ask the app how much is in flight: the sum of a metric's samples in Prometheus text, as in http://127.0.0.1:9117/metrics#busy;
+    /// append -1 where the answer counts the question. The sockets decide as long as it does not answer [default: none]
+    #[arg(long, value_name = "URL#METRIC", help_heading = "Traffic")]
+    pub in_flight: Option<String>,
+
+    /// Exit with 3 when time was up before it drained, instead of 0
+    #[arg(long, help_heading = "Drain (lameduck drain only)")]
+    pub strict: bool,
+
+    /// Then send PID 1 its graceful stop signal, since the kubelet's may be another, and wait for its end
+    #[arg(long, help_heading = "Drain (lameduck drain only)")]
+    pub stop: bool,
+
     /// The CPU request as a Kubernetes quantity: 1500m, 1.5, 2 [default: LAMEDUCK_CPU_REQUEST_MILLIS, then the file cpu_request in
     /// LAMEDUCK_PODINFO (/etc/podinfo), then the cgroup]
     #[arg(long, value_name = "QUANTITY", help_heading = "Workers")]
@@ -139,6 +159,7 @@ pub struct Args {
 /// The first word, where it is a command of ours.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verb {
+    Drain,
     Plan,
     Run,
 }
@@ -146,6 +167,7 @@ pub enum Verb {
 /// Reads the words after our own name. The error is one line, without our name before it.
 pub fn parse(words: &[std::ffi::OsString]) -> Result<(Verb, Args), String> {
     let (verb, words) = match words.split_first() {
+        Some((first, rest)) if first == "drain" => (Verb::Drain, rest),
         Some((first, rest)) if first == "plan" => (Verb::Plan, rest),
         _ => (Verb::Run, words),
     };

@@ -4,6 +4,7 @@
 mod app;
 mod cli;
 pub mod core;
+mod drain;
 mod log;
 mod plan;
 mod run;
@@ -58,8 +59,9 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
     let env = environment(inherited);
-    let plan = plan::plan(&args, &env, &facts(&args, &env)).map_err(|error| usage(error.0))?;
+    let plan = plan::plan(verb, &args, &env, &facts(&args, &env)).map_err(|error| usage(error.0))?;
     match verb {
+        Verb::Drain => wait_here(&plan, clock),
         Verb::Plan => Ok(print(&plan.describe())),
         Verb::Run if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
@@ -68,20 +70,27 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     }
 }
 
+/// `lameduck drain`: no child, no signals of ours.
+fn wait_here(plan: &Plan, clock: run::Clock) -> Result<u8, Fatal> {
+    log::install(plan.log_level);
+    Ok(event_loop()?.block_on(drain::drain(plan, clock)))
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime, Fatal> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    runtime.map_err(|error| internal("make the event loop", error))
+}
+
+fn internal(what: &str, error: std::io::Error) -> Fatal {
+    Fatal { code: exit::INTERNAL, message: format!("cannot {what}: {error}; nothing was started") }
+}
+
 /// Prepares, spawns, and stays until the end. Whatever can fail fails before the spawn.
 fn supervise(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
-    let internal = |what: &str, error: std::io::Error| Fatal {
-        code: exit::INTERNAL,
-        message: format!("cannot {what}: {error}; nothing was started"),
-    };
     let argv: Vec<CString> = plan.command.iter().filter_map(|word| sys::child::c_string(word)).collect();
     let environment = child_environment(plan, inherited);
     log::install(plan.log_level);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| internal("make the event loop", error))?;
+    let runtime = event_loop()?;
     let signals = {
         let _inside = runtime.enter();
         sys::signals::Signals::open().map_err(|error| internal("take signals", error))?

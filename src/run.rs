@@ -11,11 +11,11 @@ use crate::core::shutdown::{Action, Event, Machine, Phase};
 use crate::core::signals::Signal;
 use crate::core::status::Story;
 use crate::core::time::{Show, Uptime};
-use crate::core::traffic::Tally;
+use crate::core::traffic::{Sample, Tally};
 use crate::plan::Plan;
 use crate::sys::signals::{Batch, Signals};
 use crate::sys::{self, proc};
-use crate::traffic::Traffic;
+use crate::traffic::{Family, Traffic, Watch};
 
 /// While others are waited for that no signal announces.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ impl Clock {
         Uptime(self.0.elapsed())
     }
 
-    async fn until(self, when: Option<Uptime>) {
+    pub async fn until(self, when: Option<Uptime>) {
         match when.and_then(|when| self.0.checked_add(when.0)) {
             Some(when) => tokio::time::sleep_until(when.into()).await,
             None => std::future::pending().await,
@@ -101,7 +101,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock) -> u8 
     }
 }
 
-async fn ended(traffic: Option<&Traffic>) {
+pub async fn ended(traffic: Option<&Traffic>) {
     match traffic {
         Some(traffic) => traffic.ended().await,
         None => std::future::pending().await,
@@ -252,20 +252,10 @@ impl Loop<'_> {
             killed_by = %Show(timing.until_kill()),
             grace_period = %Show(timing.grace),
         );
-        let mut traffic = Traffic::begin(plan.rules.clone(), &plan.ports, std::process::id() as i32);
+        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants));
         let clock = self.clock;
         let sample = traffic.look(clock.now(), || clock.now());
-        let ports: Vec<String> = traffic.ports().iter().map(ToString::to_string).collect();
-        info!(
-            event = "lame-duck",
-            ports = ports.join(","),
-            found_by = traffic.found_by().name(),
-            source = traffic.source(),
-            busy = sample.as_ref().map_or(0, |sample| sample.busy),
-            cooling = sample.as_ref().map_or(0, |sample| sample.cooling),
-            idle = sample.as_ref().map_or(0, |sample| sample.idle),
-            queued = sample.as_ref().map_or(0, |sample| sample.queued),
-        );
+        traffic.announce(sample.as_ref());
         self.look_at = Some(self.clock.now() + traffic.interval());
         self.watched = sample.as_ref().is_some_and(|sample| sample.watched);
         self.traffic = Some(traffic);
@@ -290,12 +280,8 @@ impl Loop<'_> {
             }
             Phase::Flushing => {
                 let clock = self.clock;
-                let flushing = self
-                    .traffic
-                    .as_mut()
-                    .and_then(|traffic| traffic.look(now, || clock.now()))
-                    .map_or(0, |sample| sample.flushing);
-                if flushing == 0 {
+                let sample = self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now()));
+                if is_flushed(sample) {
                     self.feed(Event::Flushed);
                 } else {
                     self.look_at = Some(now + TICK);
@@ -320,9 +306,7 @@ impl Loop<'_> {
             self.traffic = Some(Traffic::last_answers());
         }
         let clock = self.clock;
-        let flushing =
-            self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now())).map_or(0, |sample| sample.flushing);
-        if flushing == 0 {
+        if is_flushed(self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now()))) {
             return Some(Event::Flushed);
         }
         self.look_at = Some(now + TICK);
@@ -352,8 +336,8 @@ impl Loop<'_> {
     }
 
     fn say_warnings(&mut self) {
-        for warning in self.traffic.as_mut().map(Traffic::warnings).unwrap_or_default() {
-            warn!(event = "warning", message = warning);
+        if let Some(traffic) = &mut self.traffic {
+            traffic.say_warnings();
         }
     }
 
@@ -383,6 +367,7 @@ impl Loop<'_> {
             flushing = took(Phase::Flushing),
             killing = took(Phase::Killing),
             accepted = count(tally.map(|tally| tally.accepted)),
+            or_more = count(tally.map(|tally| tally.uncertain).filter(|uncertain| *uncertain > 0)),
             finished = count(tally.map(|tally| tally.finished)),
             cut = count(tally.map(|tally| tally.cut)),
         );
@@ -392,6 +377,11 @@ impl Loop<'_> {
             warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
         }
     }
+}
+
+/// What nobody can see is not waited for.
+fn is_flushed(sample: Option<Sample>) -> bool {
+    sample.is_none_or(|sample| sample.flushing == 0 && !sample.partial)
 }
 
 /// ESRCH and EPERM, which every Linux numbers so.

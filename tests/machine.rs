@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lameduck::core::question::Question;
 use lameduck::core::shutdown::{Action, Drain, Ended, Event, Machine, Phase, Timing};
 use lameduck::core::signals::Signal;
 use lameduck::core::time::Uptime;
 use lameduck::core::traffic::Sample;
-use lameduck::core::{cpu, time, traffic};
-use lameduck::sys::{proc, sock_diag};
+use lameduck::core::{cpu, network, time};
+use lameduck::sys::{netlink, proc, sock_diag, unix_diag};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
@@ -34,10 +35,23 @@ fn timing() -> impl Strategy<Value = Timing> {
 /// A sample whose last arrival lies so many milliseconds back.
 fn sample() -> impl Strategy<Value = (Sample, Option<u64>)> {
     let few = 0usize..3;
-    (few.clone(), few.clone(), few.clone(), few, prop::option::of(0u64..6000), 0..4).prop_map(
-        |(busy, cooling, idle, queued, arrival, listening)| {
+    (few.clone(), few.clone(), few.clone(), few, prop::option::of(0u64..6000), 0..4, 0..8).prop_map(
+        |(busy, cooling, idle, queued, arrival, listening, torn)| {
             let listening = [Some(true), Some(true), None, Some(false)][listening as usize];
-            (Sample { busy, cooling, idle, queued, watched: listening != Some(false), listening, ..Sample::default() }, arrival)
+            let partial = torn == 0;
+            (
+                Sample {
+                    busy,
+                    cooling,
+                    idle,
+                    queued,
+                    watched: listening != Some(false),
+                    listening,
+                    partial,
+                    ..Sample::default()
+                },
+                arrival,
+            )
         },
     )
 }
@@ -179,6 +193,7 @@ proptest! {
             }
             let Event::Traffic(Some(sample)) = event else { panic!("told at {event:?} without having looked") };
             assert_eq!(sample.in_flight(), 0, "told while busy");
+            assert!(!sample.partial, "told though connections may be missing");
             if timing.drain == Drain::Connections {
                 assert_eq!(sample.idle, 0);
             }
@@ -240,13 +255,17 @@ proptest! {
     /// Whatever bytes and texts come, nothing panics.
     #[test]
     fn no_input_makes_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), text in "\\PC{0,60}", numbers in "[0-9a-zA-Z:./+-]{0,30}") {
-        sock_diag::decode(&bytes, |_| {});
+        netlink::decode(&bytes, |_| {});
+        sock_diag::decode(&bytes);
+        unix_diag::decode(&bytes);
+        unix_diag::parse(&bytes);
         for text in [&text, &numbers] {
-            let _ = proc::parse_tcp_line(text);
+            let _ = proc::parse_tcp(text);
+            let _ = Question::parse(text);
             let _ = cpu::parse_quantity(text);
             let _ = time::parse_duration(text);
             let _ = Signal::parse(text);
-            let _ = traffic::Network::parse(text);
+            let _ = network::Network::parse(text);
         }
     }
 

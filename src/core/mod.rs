@@ -2,10 +2,14 @@
 //! as values, so that each file can be read, tested and fuzzed alone; `tests/docs.rs` holds this promise against the code.
 
 pub mod cpu;
+pub mod exposition;
+pub mod network;
+pub mod question;
 pub mod servers;
 pub mod shutdown;
 pub mod signals;
 pub mod status;
 pub mod time;
 pub mod traffic;
+pub mod verdict;
 pub mod workers;

@@ -278,7 +278,7 @@ impl Machine {
             }
             (Phase::Stopping, Event::Traffic(Some(sample))) => {
                 if let Second::Pending { by, rest } = &mut self.second {
-                    if sample.in_flight() > 0 {
+                    if sample.in_flight() > 0 || sample.partial {
                         *rest = now;
                     }
                     if now >= *by || now.since(*rest) >= self.timing.idle_after {
@@ -360,7 +360,7 @@ impl Machine {
         }
         let delayed = now.since(stop) >= self.timing.delay;
         let quiet_since = sample.last_arrival.map_or(stop, |arrival| arrival.max(stop));
-        // Where there is no connection to see (UDP, unix sockets), the delay alone is kept.
+        // Where there is no connection to see (UDP), the delay alone is kept.
         let quiet = !sample.watched || now.since(quiet_since) >= self.timing.quiet;
         let left = match self.timing.drain {
             Drain::Connections => sample.in_flight() + sample.idle,
@@ -370,7 +370,8 @@ impl Machine {
         if delayed && quiet && self.phase == Phase::LameDuck {
             self.enter(Phase::Draining, now);
         }
-        if delayed && quiet && left == 0 { self.tell(now, Because::Drained) } else { self.waited(now) }
+        let drained = left == 0 && !sample.partial;
+        if delayed && quiet && drained { self.tell(now, Because::Drained) } else { self.waited(now) }
     }
 
     /// Is the time for waiting up?

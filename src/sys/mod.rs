@@ -5,10 +5,12 @@
 pub mod cgroup;
 pub mod child;
 pub mod inherited;
+pub mod netlink;
 pub mod proc;
 pub mod signals;
 pub mod sock_diag;
 pub mod stderr;
+pub mod unix_diag;
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;

@@ -1,14 +1,14 @@
 //! What /proc tells: processes, their sockets, and the network's tables. Parsing is pure, over text.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
 use crate::core::signals::SignalSet;
-use crate::core::traffic::{Row, State};
+use crate::core::verdict::{Row, Seen, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Process {
@@ -64,6 +64,24 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     }
 }
 
+/// Those of our own cgroup or of one below it, ourselves too: the container's, whoever else is seen in its pid namespace.
+pub fn of_our_cgroup(processes: &[Process]) -> Vec<Process> {
+    let cgroups = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let ours = cgroups("self");
+    processes.iter().filter(|process| is_within(&ours, &cgroups(&process.pid.to_string()))).copied().collect()
+}
+
+/// Whether every cgroup of `ours` is that of `theirs` or one above it.
+fn is_within(ours: &str, theirs: &str) -> bool {
+    ours.lines().all(|line| {
+        let directory = line.trim_end_matches('/');
+        theirs.lines().any(|other| {
+            let below = other.strip_prefix(directory);
+            below.is_some_and(|below| (below.is_empty() || below.starts_with('/')) && !below.starts_with("/.."))
+        })
+    })
+}
+
 /// The command line of one process, kept open: what it is now, after however many execs, is one read away.
 #[derive(Debug)]
 pub struct CommandLine(Option<File>);
@@ -87,10 +105,12 @@ pub fn caught(pid: i32) -> Option<SignalSet> {
     u64::from_str_radix(hex.trim(), 16).ok().map(SignalSet)
 }
 
-/// The inodes of its sockets. None: the kernel does not show its descriptors (another user, no CAP_SYS_PTRACE).
-pub fn sockets(pid: i32) -> Option<Vec<u64>> {
+/// The inodes of its sockets, from `left` descriptors at most. None: there were more, or the kernel does not show them (another user,
+/// no CAP_SYS_PTRACE).
+pub fn sockets(pid: i32, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        *left = left.checked_sub(1)?;
         match fs::read_link(entry.path()) {
             Ok(target) => {
                 let inode: Option<u64> =
@@ -105,30 +125,17 @@ pub fn sockets(pid: i32) -> Option<Vec<u64>> {
     Some(inodes)
 }
 
-/// Inodes of unix sockets that listen, and of UDP sockets that would take a datagram from anyone.
-pub fn other_listeners() -> Option<HashSet<u64>> {
-    let mut found = HashSet::new();
-    // __SO_ACCEPTCON
-    const LISTENS: u32 = 0x10000;
-    for line in fs::read_to_string("/proc/net/unix").ok()?.lines().skip(1) {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        if let [_, _, _, flags, _, _, inode, ..] = fields[..]
-            && u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & LISTENS != 0)
-        {
-            found.extend(inode.parse::<u64>().ok());
-        }
-    }
-    for table in ["/proc/net/udp", "/proc/net/udp6"] {
-        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            if let [_, _, remote, _, _, _, _, _, _, inode, ..] = fields[..]
-                && remote.ends_with(":0000")
-            {
-                found.extend(inode.parse::<u64>().ok());
-            }
-        }
-    }
-    Some(found)
+/// The UDP sockets that would take a datagram from anyone: inode and port.
+pub fn udp_listeners() -> Vec<(u64, u16)> {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp)).collect()
+}
+
+fn parse_udp(line: &str) -> Option<(u64, u16)> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, local, remote, _, _, _, _, _, _, inode, ..] = fields[..] else { return None };
+    let (_, port) = parse_end(local)?;
+    (parse_end(remote)?.1 == 0).then_some((inode.parse().ok()?, port))
 }
 
 /// Connections that were ever accepted in this network namespace.
@@ -174,59 +181,90 @@ pub fn ping_pong_tells(release: &str) -> bool {
     }
 }
 
-/// The connections and listeners of /proc/net/tcp and tcp6: queues and the ping-pong bit, but no ages and no counters.
-pub fn tcp_rows() -> Option<Vec<Row>> {
-    let mut rows: Vec<Row> = fs::read_to_string("/proc/net/tcp").ok()?.lines().filter_map(parse_tcp).collect();
-    rows.extend(fs::read_to_string("/proc/net/tcp6").unwrap_or_default().lines().filter_map(parse_tcp));
-    Some(rows)
+/// The connections and listeners of /proc/net/tcp and tcp6, read piece by piece: queues and the ping-pong bit, but no ages and no
+/// counters.
+#[derive(Debug)]
+pub struct TcpTables {
+    now: BufReader<File>,
+    /// A kernel without IPv6 has none.
+    then: Option<File>,
+    line: String,
 }
 
-/// The ping-pong bits by the addresses of both ends.
-pub fn ping_pong_bits() -> Option<HashMap<(u16, IpAddr, u16), bool>> {
-    let mut bits = HashMap::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in fs::read_to_string(file).ok().or_else(|| (file == "/proc/net/tcp6").then(String::new))?.lines() {
-            if let Some((row, peer_port)) = parse_tcp_line(line)
-                && let Some(bit) = row.ping_pong
-            {
-                bits.insert((row.port, row.peer, peer_port), bit);
+impl TcpTables {
+    pub fn open() -> io::Result<TcpTables> {
+        let table = BufReader::with_capacity(32 * 1024, File::open("/proc/net/tcp")?);
+        Ok(TcpTables { now: table, then: File::open("/proc/net/tcp6").ok(), line: String::new() })
+    }
+
+    /// Reads some lines; true: those were the last.
+    pub fn piece(&mut self, mut found: impl FnMut(Row)) -> io::Result<bool> {
+        for _ in 0..200 {
+            self.line.clear();
+            if self.now.read_line(&mut self.line)? > 0 {
+                parse_tcp(&self.line).into_iter().for_each(&mut found);
+            } else if let Some(table) = self.then.take() {
+                self.now = BufReader::with_capacity(32 * 1024, table);
+            } else {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
-    Some(bits)
+
+    /// All at once.
+    pub fn rows(mut found: impl FnMut(Row)) -> io::Result<()> {
+        let mut tables = TcpTables::open()?;
+        while !tables.piece(&mut found)? {}
+        Ok(())
+    }
 }
 
-fn parse_tcp(line: &str) -> Option<Row> {
-    parse_tcp_line(line).map(|(row, _)| row)
-}
-
-pub fn parse_tcp_line(line: &str) -> Option<(Row, u16)> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let [_, local, remote, state, queues, timer, _, _, _, inode, ..] = fields[..] else { return None };
+/// One line. Never panics, whatever the text.
+pub fn parse_tcp(line: &str) -> Option<Row> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, remote, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let retransmits = fields.nth(1)?;
+    let inode = fields.nth(2)?;
     let (_, port) = parse_end(local)?;
     let (peer, peer_port) = parse_end(remote)?;
     let (wqueue, rqueue) = queues.split_once(':')?;
     let state = super::sock_diag::state(u8::from_str_radix(state, 16).ok()?);
-    let row = Row {
+    // quick << 1 | pingpong; TIME_WAIT rows end before it.
+    let ping_pong = if state == State::Established {
+        fields.nth(4).and_then(|field| field.parse::<u32>().ok()).map(|field| field & 1 == 1)
+    } else {
+        None
+    };
+    Some(Row {
         // The two ends are the name: no other connection has them at the same time.
         cookie: fingerprint(local, remote),
         state,
         port,
         peer,
+        peer_port,
         rqueue: u32::from_str_radix(rqueue, 16).ok()?,
         wqueue: u32::from_str_radix(wqueue, 16).ok()?,
         inode: inode.parse().ok()?,
         cgroup: None,
-        retransmits: u8::from(timer.starts_with("01:")),
-        info: None,
-        // quick << 1 | pingpong; TIME_WAIT rows end before it.
-        ping_pong: if state == State::Established {
-            fields.get(14).and_then(|field| field.parse::<u32>().ok()).map(|field| field & 1 == 1)
-        } else {
-            None
-        },
-    };
-    Some((row, peer_port))
+        retransmits: u32::from_str_radix(retransmits, 16).ok()?.min(255) as u8,
+        seen: Seen::Queues { ping_pong },
+    })
+}
+
+/// How many messages the kernel could not leave on a netlink socket of ours.
+pub fn netlink_drops(address: u32) -> Option<u64> {
+    parse_netlink_drops(&fs::read_to_string("/proc/net/netlink").ok()?, address)
+}
+
+fn parse_netlink_drops(text: &str, address: u32) -> Option<u64> {
+    const SOCK_DIAG: &str = "4";
+    let address = address.to_string();
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, SOCK_DIAG, pid, _, _, _, _, _, drops, ..] = fields[..] else { return None };
+        if pid == address { drops.parse().ok() } else { None }
+    })
 }
 
 fn fingerprint(local: &str, remote: &str) -> u64 {
@@ -276,16 +314,31 @@ mod tests {
     }
 
     #[test]
-    fn tcp_lines() {
+    fn the_container_s_processes_are_those_of_its_cgroup() {
+        for (ours, theirs, within) in [
+            ("0::/\n", "0::/\n", true),
+            ("0::/\n", "0::/app.slice\n", true),
+            // Another container, seen from our cgroup namespace.
+            ("0::/\n", "0::/../c2\n", false),
+            ("4:cpu:/pod/c1\n0::/pod/c1\n", "4:cpu:/pod/c1\n0::/pod/c1\n", true),
+            ("4:cpu:/pod/c1\n0::/\n", "4:cpu:/pod/c12\n0::/\n", false),
+            ("", "0::/x\n", true),
+        ] {
+            assert_eq!(is_within(ours, theirs), within, "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn lines_of_tcp() {
         let line = "   1: 0100007F:1F90 0100007F:D431 01 00000005:00000003 01:00000019 00000002     0        0 51234 2 00000000f0 20 4 1 10 -1";
-        let (row, peer_port) = parse_tcp_line(line).unwrap();
-        assert_eq!((row.port, row.peer, peer_port), (8080, "127.0.0.1".parse().unwrap(), 0xd431));
-        assert_eq!((row.state, row.wqueue, row.rqueue, row.inode, row.retransmits), (State::Established, 5, 3, 51234, 1));
-        assert_eq!(row.ping_pong, Some(true));
+        let row = parse_tcp(line).unwrap();
+        assert_eq!((row.port, row.peer, row.peer_port), (8080, "127.0.0.1".parse().unwrap(), 0xd431));
+        assert_eq!((row.state, row.wqueue, row.rqueue, row.inode, row.retransmits), (State::Established, 5, 3, 51234, 2));
+        assert_eq!(row.seen, Seen::Queues { ping_pong: Some(true) });
         let mapped = "1: 0000000000000000FFFF00000100007F:0050 0000000000000000FFFF00000100007F:0051 01 00000000:00000000 00:00000000 00000000 0 0 1 1 0 20 4 30 10 -1";
-        let (row, _) = parse_tcp_line(mapped).unwrap();
-        assert_eq!((row.peer, row.ping_pong), ("127.0.0.1".parse().unwrap(), Some(false)));
-        assert!(parse_tcp_line("  sl  local_address rem_address   st tx_queue rx_queue").is_none());
+        let row = parse_tcp(mapped).unwrap();
+        assert_eq!((row.peer, row.seen), ("127.0.0.1".parse().unwrap(), Seen::Queues { ping_pong: Some(false) }));
+        assert!(parse_tcp("  sl  local_address rem_address   st tx_queue rx_queue").is_none());
     }
 
     #[test]
@@ -293,6 +346,11 @@ mod tests {
         let snmp = "Ip: a\nIp: 1\nTcp: RtoAlgorithm PassiveOpens X\nTcp: 1 4711 9\n";
         assert_eq!(parse_passive_opens(snmp), Some(4711));
         assert_eq!(parse_passive_opens("Tcp: PassiveOpens\n"), None);
+        let netlink = "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode\n0 0 7 0 0 0 0 2 1 4\n0 4 7 00000005 0 0 0 2 186 9\n";
+        assert_eq!((parse_netlink_drops(netlink, 7), parse_netlink_drops(netlink, 8)), (Some(186), None));
+        let udp = "  12: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4321 2 0 0";
+        assert_eq!(parse_udp(udp), Some((4321, 53)));
+        assert_eq!(parse_udp(&udp.replace("00000000:0000 07", "0100007F:0016 01")), None, "connected: from one peer only");
         assert_eq!(parse_in_use("sockets: used 5\nTCP: inuse 3 orphan 0 tw 9\n", "TCP:"), Some(3));
     }
 }

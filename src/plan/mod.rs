@@ -1,18 +1,22 @@
 //! What was meant: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
 
+mod describe;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::cli::{self, Args};
+use crate::cli::{self, Args, Verb};
 use crate::core::cpu::{self, Millicores};
+use crate::core::network::Network;
+use crate::core::question::Question;
 use crate::core::servers::{self, Server};
 use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::time::{Show, parse_duration};
-use crate::core::traffic::{Network, Rules};
+use crate::core::verdict::Rules;
 use crate::core::workers::{self, Decimal, Policy};
 
 /// The environment as it was at the start. A set but empty variable counts as unset.
@@ -115,6 +119,11 @@ pub struct Plan {
     pub timing: Timing,
     pub rules: Rules,
     pub ports: Vec<u16>,
+    /// `--in-flight`.
+    pub in_flight: Option<Question>,
+    /// For `lameduck drain`: say by the exit code whether it drained, and send PID 1 its stop signal.
+    pub strict: bool,
+    pub stop: bool,
     /// None: auto.
     pub stop_signal: Option<Signal>,
     pub stop_on: StopOn,
@@ -210,7 +219,17 @@ impl Reader<'_> {
     }
 }
 
-pub fn plan(args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
+pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
+    for (name, typed) in [("strict", args.strict), ("stop", args.stop)] {
+        if typed && verb != Verb::Drain {
+            return Err(UsageError(format!("cannot use --{name}: it belongs to lameduck drain; write drain before it")));
+        }
+    }
+    if verb == Verb::Drain && !args.command.is_empty() {
+        return Err(UsageError(
+            "cannot drain a command: lameduck drain waits for what runs already; leave the command out".to_owned(),
+        ));
+    }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
     let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
@@ -223,6 +242,15 @@ pub fn plan(args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
         _ => Err("not a port (try 8080)"),
     })?;
+
+    let in_flight = match reader.given("in-flight", args.in_flight.as_deref())? {
+        Some(given) => {
+            let question = Question::parse(&given.text).map_err(|why| given.cannot("in flight", why))?;
+            reader.show("in-flight", &given.text, given.source);
+            Some(question)
+        }
+        None => None,
+    };
 
     let stop_signal = match reader.given("stop-signal", args.stop_signal.as_deref())? {
         Some(given) if given.text != "auto" => {
@@ -267,7 +295,7 @@ pub fn plan(args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
         None if facts.termination_log => Some("/dev/termination-log".into()),
         None => None,
     };
-    let log_level = log_level(&mut reader, args)?;
+    let log_level = log_level(&mut reader, args, verb)?;
     if facts.cannot_signal_others {
         warnings.push(
             "cannot signal an app that changes its user: CAP_KILL is missing; add the capability KILL, or run lameduck as the app's user".to_owned(),
@@ -279,6 +307,9 @@ pub fn plan(args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
         timing,
         rules,
         ports,
+        in_flight,
+        strict: verb == Verb::Drain && flag(&mut reader, "strict", args.strict)?,
+        stop: verb == Verb::Drain && flag(&mut reader, "stop", args.stop)?,
         stop_signal,
         stop_on,
         rewrites,
@@ -562,8 +593,11 @@ fn child_env(
     names.into_iter().filter(|name| env.get(name).is_none()).map(|name| (name, workers.to_string())).collect()
 }
 
-fn log_level(reader: &mut Reader<'_>, args: &Args) -> Usage<tracing::Level> {
-    let Some(given) = reader.given("log-level", args.log_level.as_deref())? else { return Ok(tracing::Level::INFO) };
+fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Usage<tracing::Level> {
+    let Some(given) = reader.given("log-level", args.log_level.as_deref())? else {
+        // A hook says its one line, and what went wrong.
+        return Ok(if verb == Verb::Drain { tracing::Level::WARN } else { tracing::Level::INFO });
+    };
     let level = match given.text.as_str() {
         "error" => tracing::Level::ERROR,
         "warn" => tracing::Level::WARN,
@@ -608,102 +642,18 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-impl Plan {
-    /// What `lameduck plan` prints.
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        let command: Vec<String> = self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if command.is_empty() {
-            text.push_str("command       none given\n");
-        } else {
-            let _ = writeln!(text, "command       {}", command.join(" "));
-        }
-        let _ = writeln!(
-            text,
-            "server        {}",
-            self.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
-        );
-        text.push_str("\nsettings\n");
-        for setting in &self.settings {
-            let _ = writeln!(text, "  {:<16} {:<12} {}", setting.name, setting.value, setting.source);
-        }
-        text.push_str("\nworkers\n");
-        match (&self.cpu, self.workers) {
-            (Some(cpu), Some(workers)) => {
-                let kind = match cpu.source {
-                    CpuSource::Request => "request",
-                    CpuSource::Limit => "limit",
-                    CpuSource::Guess => "request, guessed",
-                    CpuSource::Affinity => "no request or limit known",
-                };
-                let _ = writeln!(text, "  {:<16} {:<12} {kind}: {}", "cpu", cpu.millicores, cpu.from);
-                let _ = writeln!(text, "  {:<16} {workers}", "count");
-            }
-            _ => text.push_str("  cpu              unknown\n"),
-        }
-        for (name, value) in &self.child_env {
-            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
-        }
-        text.push_str("\ntimeline\n");
-        text.push_str(&self.timeline());
-        if !self.warnings.is_empty() {
-            text.push_str("\nwarnings\n");
-            for warning in &self.warnings {
-                let _ = writeln!(text, "  {warning}");
-            }
-        }
-        text
-    }
-
-    /// The budget to scale.
-    fn timeline(&self) -> String {
-        const WIDTH: usize = 72;
-        let timing = &self.timing;
-        let grace = timing.grace.as_secs_f64();
-        let column = |at: Duration| ((at.as_secs_f64() / grace) * WIDTH as f64).round() as usize;
-        let marks = [timing.delay, timing.until_told(), timing.until_kill(), timing.grace];
-        let mut bar = String::new();
-        let mut from = 0;
-        for (mark, fill) in marks.iter().zip(['=', '-', '.', '!']) {
-            let to = column(*mark).max(from);
-            bar.extend(std::iter::repeat_n(fill, to - from));
-            bar.push('|');
-            from = to;
-        }
-        let drained = match timing.drain {
-            Drain::Off => "nothing is waited for after the delay",
-            Drain::Requests => "and until nothing new comes and nothing is in flight",
-            Drain::Connections => "and until nothing new comes and all connections are closed",
-        };
-        let signal = match (self.stop_signal, self.server) {
-            (Some(signal), _) => signal.to_string(),
-            (None, Some(server)) => stop_names(server),
-            (None, None) => "TERM".to_owned(),
-        };
-        format!(
-            "  |{bar}\n  = until {:<7} lame duck: the app serves on, at least the delay\n  - until {:<7} draining: {drained}\n  . until {:<7} stopping: {signal} at the latest at {}, then time to exit\n  ! until {:<7} margin: SIGKILL at {}, before the kubelet's\n",
-            Show(timing.delay).to_string(),
-            Show(timing.until_told()).to_string(),
-            Show(timing.until_kill()).to_string(),
-            Show(timing.until_told()),
-            Show(timing.grace).to_string(),
-            Show(timing.until_kill()),
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn made(options: &[&str], variables: &[(&str, &str)]) -> Usage<Plan> {
+    pub fn made(options: &[&str], variables: &[(&str, &str)]) -> Usage<Plan> {
         with(options, variables, &Facts::default())
     }
 
     fn with(options: &[&str], variables: &[(&str, &str)], facts: &Facts) -> Usage<Plan> {
         let words: Vec<OsString> = options.iter().map(OsString::from).collect();
-        let (_, args) = cli::parse(&words).unwrap();
-        plan(&args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
+        let (verb, args) = cli::parse(&words).unwrap();
+        plan(verb, &args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
     }
 
     fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
@@ -774,6 +724,9 @@ mod tests {
             (&["--rewrite", "HUP:USR1,HUP:USR2", "x"], &[], "twice"),
             (&["--workers-min", "4", "--workers-max", "2", "x"], &[], "--workers-min 4 > --workers-max 2"),
             (&["--drain", "all", "x"], &[], "--drain"),
+            (&["--in-flight", "https://1.2.3.4/#x", "x"], &[], "cannot read in flight \"https://1.2.3.4/#x\" from --in-flight"),
+            (&["--strict", "x"], &[], "it belongs to lameduck drain"),
+            (&["drain", "x"], &[], "leave the command out"),
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),
             (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
@@ -821,15 +774,5 @@ mod tests {
         assert_eq!(warnings, ["LAMEDUCK_GRACE_PERIODS is no setting and was ignored; did you mean LAMEDUCK_GRACE_PERIOD?"]);
         let docker = made(&["x"], &[]).unwrap().warnings;
         assert!(docker.len() == 1 && docker[0].contains("Docker"), "{docker:?}");
-    }
-
-    #[test]
-    fn the_timeline_is_to_scale() {
-        let plan = made(&["--grace-period", "20s", "--delay", "5s", "--stop-timeout", "5s", "nginx"], &[]).unwrap();
-        let text = plan.describe();
-        let bar = text.lines().find(|line| line.starts_with("  |=")).unwrap();
-        // 72 columns for 20 s: 5 s are 18, told by 13 s, killed at 18 s.
-        assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
-        assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
     }
 }

@@ -1,0 +1,589 @@
+//! Where the app's traffic is read from: asleep until the stop signal, then one look after the other, each as short as it may be.
+
+mod metric;
+mod ports;
+mod unix;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::core::question::Question;
+use crate::core::time::Uptime;
+use crate::core::traffic::{Sample, Tally, Tracker};
+use crate::core::verdict::{Row, Rules, State};
+use crate::plan::Plan;
+use crate::sys::netlink::{Dump, End};
+use crate::sys::proc::{self, TcpTables};
+use crate::sys::sock_diag::{self, Ends, Lost};
+use metric::Metric;
+use ports::Held;
+pub use ports::{Family, FoundBy};
+use unix::Unix;
+
+/// Looking takes at most a twentieth of the time: so much rest follows a look...
+const SHARE: u32 = 20;
+/// ...but at least this much, and at most that much.
+const SHORTEST: Duration = Duration::from_millis(25);
+const LONGEST: Duration = Duration::from_secs(1);
+/// A look that would take longer is taken in slices.
+const SLICE: Duration = Duration::from_millis(50);
+/// The first one may take longer: what it finds is there already counts as old.
+const FIRST_SLICE: Duration = Duration::from_millis(250);
+/// New listeners are looked for so often.
+const LISTENERS_EVERY: Duration = Duration::from_secs(1);
+/// Ties are broken by /proc/net/tcp as long as that is short: it lists every socket.
+const MOST_LISTED: usize = 5000;
+
+#[derive(Debug)]
+enum Source {
+    /// Netlink: queues, ages, counters, and the ends of connections as events.
+    SockDiag {
+        dump: Dump,
+        ends: Option<Ends>,
+    },
+    /// /proc/net/tcp: queues.
+    ProcNet,
+    Off,
+}
+
+/// Which TCP sockets are the app's.
+#[derive(Clone, Debug)]
+enum Scope {
+    /// By cgroup, or all where the cgroup is unknown: for an app that ended by itself, whose ports nobody noted.
+    Cgroup(Option<u64>),
+    Ports(BTreeSet<u16>),
+}
+
+impl Scope {
+    fn has(&self, row: &Row) -> bool {
+        match self {
+            Scope::Cgroup(own) => (own.is_none() || row.cgroup == *own) && row.state == State::Closing,
+            Scope::Ports(ports) => ports.contains(&row.port),
+        }
+    }
+
+    fn states(&self, baseline: bool) -> u32 {
+        match self {
+            Scope::Cgroup(_) => sock_diag::CLOSING,
+            // Those that linger would look new when they end.
+            Scope::Ports(_) if baseline => sock_diag::ALL | sock_diag::FIN_WAIT2,
+            Scope::Ports(_) => sock_diag::ALL,
+        }
+    }
+
+    fn ports(&self) -> BTreeSet<u16> {
+        match self {
+            Scope::Cgroup(_) => BTreeSet::new(),
+            Scope::Ports(ports) => ports.clone(),
+        }
+    }
+}
+
+/// How far the present look has come.
+#[derive(Debug)]
+enum Sweep {
+    /// By family, the first of those that are left.
+    SockDiag(usize),
+    ProcNet(TcpTables),
+}
+
+#[derive(Debug)]
+pub struct Traffic {
+    source: Source,
+    family: Family,
+    scope: Scope,
+    found_by: FoundBy,
+    listening: Option<bool>,
+    unix: Option<Unix>,
+    udp: BTreeSet<u16>,
+    metric: Option<Metric>,
+    tracker: Tracker,
+    sweep: Option<Sweep>,
+    /// Rows may be missing from the present look.
+    torn: bool,
+    /// The source has failed since the last complete look.
+    failed: bool,
+    rows: usize,
+    interval: Duration,
+    /// The kernel's ping-pong bit tells what it should.
+    ping_pong_tells: bool,
+    /// Connections ever accepted in this network namespace, and how many of them we knew of.
+    opened: Option<u64>,
+    known: u64,
+    /// Listeners that are not the app's.
+    foreign: HashSet<u32>,
+    listeners_at: Uptime,
+    last: Option<Sample>,
+    warnings: Vec<String>,
+}
+
+/// What to watch.
+pub struct Watch<'a> {
+    rules: Rules,
+    /// Those of `--port`.
+    ports: &'a [u16],
+    in_flight: Option<&'a Question>,
+    family: Family,
+}
+
+impl Watch<'_> {
+    pub fn of(plan: &Plan, family: Family) -> Watch<'_> {
+        Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), family }
+    }
+}
+
+impl Traffic {
+    /// Finds the app's sockets; the first look then notes what is there: the baseline.
+    pub fn begin(now: Uptime, watch: Watch<'_>) -> Traffic {
+        let mut traffic = Traffic::new(watch.rules, watch.family, Scope::Ports(watch.ports.iter().copied().collect()));
+        traffic.listeners_at = now;
+        traffic.metric = watch.in_flight.cloned().map(Metric::new);
+        if watch.ports.is_empty() {
+            traffic.find_ports();
+        } else {
+            (traffic.found_by, traffic.listening) = (FoundBy::Option, Some(true));
+        }
+        traffic.join_ends();
+        traffic.opened = proc::passive_opens();
+        traffic
+    }
+
+    /// For an app that ended by itself: only what the kernel still delivers.
+    pub fn last_answers() -> Traffic {
+        let rules = Rules { idle_after: Duration::ZERO, max_silence: None, ignored: Vec::new() };
+        let mut traffic = Traffic::new(rules, Family::Descendants, Scope::Cgroup(None));
+        traffic.scope = Scope::Cgroup(traffic.own_cgroup());
+        traffic.ping_pong_tells = false;
+        traffic
+    }
+
+    fn new(rules: Rules, family: Family, scope: Scope) -> Traffic {
+        let mut warnings = Vec::new();
+        let source = match Dump::open() {
+            Ok(dump) => Source::SockDiag { dump, ends: None },
+            Err(error) => {
+                warnings.push(format!("cannot ask sock_diag for the traffic: {error}; {WITHOUT}"));
+                Source::ProcNet
+            }
+        };
+        Traffic {
+            source,
+            family,
+            scope,
+            found_by: FoundBy::Cgroup,
+            listening: None,
+            unix: None,
+            udp: BTreeSet::new(),
+            metric: None,
+            tracker: Tracker::new(rules),
+            sweep: None,
+            torn: false,
+            failed: false,
+            rows: 0,
+            interval: SHORTEST,
+            ping_pong_tells: crate::sys::kernel_release().is_some_and(|release| proc::ping_pong_tells(&release)),
+            opened: None,
+            known: 0,
+            foreign: HashSet::new(),
+            listeners_at: Uptime::default(),
+            last: None,
+            warnings,
+        }
+    }
+
+    pub fn source(&self) -> &'static str {
+        match self.source {
+            _ if self.metric.as_ref().is_some_and(Metric::answers) => "metric",
+            Source::SockDiag { .. } => "sock_diag",
+            Source::ProcNet => "proc_net",
+            Source::Off => "none",
+        }
+    }
+
+    pub fn found_by(&self) -> FoundBy {
+        self.found_by
+    }
+
+    pub fn ports(&self) -> BTreeSet<u16> {
+        self.scope.ports()
+    }
+
+    /// The `lame-duck` event: what is watched, and what the first look has found.
+    pub fn announce(&mut self, sample: Option<&Sample>) {
+        let sample = sample.cloned().unwrap_or_default();
+        info!(
+            event = "lame-duck",
+            ports = joined(&self.scope.ports()),
+            unix = self.unix.as_ref().map(Unix::names).unwrap_or_default().join(","),
+            found_by = self.found_by.name(),
+            source = self.source(),
+            busy = sample.busy,
+            cooling = sample.cooling,
+            idle = sample.idle,
+            queued = sample.queued,
+        );
+        if !self.udp.is_empty() {
+            let udp = joined(&self.udp);
+            self.warnings
+                .push(format!("the app listens on UDP {udp}: UDP and QUIC have no connections to watch; {BLIND} for them"));
+        }
+        self.say_warnings();
+    }
+
+    /// What could not be had, once.
+    pub fn say_warnings(&mut self) {
+        for warning in std::mem::take(&mut self.warnings) {
+            warn!(event = "warning", message = warning);
+        }
+    }
+
+    /// How long to wait until the next look.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The app has been told: it need not answer questions any more.
+    pub fn told(&mut self) {
+        self.tracker.told();
+        self.metric = None;
+    }
+
+    /// None: nothing could be seen at all.
+    pub fn tally(&self) -> Option<Tally> {
+        if matches!(self.source, Source::Off) { None } else { Some(self.tracker.tally()) }
+    }
+
+    /// Returns when connections have ended; never, where that cannot be followed. Cancel-safe.
+    pub async fn ended(&self) {
+        match &self.source {
+            Source::SockDiag { ends: Some(ends), .. } => ends.readable().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Reads the ends of connections.
+    pub fn read_ends(&mut self, now: Uptime) {
+        let Source::SockDiag { ends: Some(ends), .. } = &mut self.source else { return };
+        let (tracker, scope, metric) = (&mut self.tracker, &self.scope, &self.metric);
+        let lost = ends.read(|row| {
+            if scope.has(&row) && !is_own(metric, &row) {
+                tracker.ended(now, &row);
+            }
+        });
+        match lost {
+            Lost::None => {}
+            Lost::Exactly(ends) => self.tracker.missed(now, ends),
+            Lost::Some => self.count_opened(now),
+        }
+    }
+
+    /// What the kernel counted and we did not see. It counts the whole namespace, so it may say too much: rather an arrival that was
+    /// none than one missed.
+    fn count_opened(&mut self, now: Uptime) {
+        let opened = proc::passive_opens();
+        let known = self.tracker.accepted() + self.metric.as_ref().map_or(0, |metric| metric.asked);
+        if let (Some(before), Some(after)) = (self.opened, opened) {
+            self.tracker.missed(now, after.saturating_sub(before).saturating_sub(known - self.known.min(known)));
+        }
+        (self.opened, self.known) = (opened, known);
+    }
+
+    /// Takes a look, or a slice of one. `clock` tells how long it took. None: the source is lost.
+    pub fn look(&mut self, now: Uptime, clock: impl Fn() -> Uptime) -> Option<Sample> {
+        self.read_ends(now);
+        self.find_new_listeners(now);
+        let slice = if self.last.is_none() { FIRST_SLICE } else { SLICE };
+        let mut sample = self.sample(now, || clock().since(now) < slice);
+        self.ask(now, &mut sample);
+        self.interval = (clock().since(now) * SHARE).clamp(SHORTEST, LONGEST);
+        self.last.clone_from(&sample);
+        sample
+    }
+
+    /// The latest look.
+    pub fn last(&self) -> Option<&Sample> {
+        self.last.as_ref()
+    }
+
+    fn sample(&mut self, now: Uptime, in_time: impl Fn() -> bool) -> Option<Sample> {
+        let has_tcp = !matches!(&self.scope, Scope::Ports(ports) if ports.is_empty());
+        if !has_tcp && self.unix.is_none() {
+            // Nothing to watch: what is known of its listening is all there is.
+            let known = !matches!(self.source, Source::Off) || self.listening == Some(false);
+            return known.then(|| Sample { listening: self.listening, ..Sample::default() });
+        }
+        if has_tcp {
+            match self.sweep(now, &in_time) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // To be continued. Until then nothing can be concluded from what is missing.
+                    let last = self.last.clone().unwrap_or_default();
+                    return Some(Sample { listening: self.listening, watched: true, partial: true, ..last });
+                }
+                Err(error) => return self.worse(now, &error, in_time),
+            }
+        }
+        let mut torn = std::mem::take(&mut self.torn);
+        if let Some(unix) = &mut self.unix {
+            let dump = match &mut self.source {
+                Source::SockDiag { dump, .. } => Some(dump),
+                Source::ProcNet | Source::Off => None,
+            };
+            torn |= unix.look(now, dump, &mut self.tracker);
+        }
+        if !matches!(self.source, Source::SockDiag { ends: Some(_), .. }) && has_tcp {
+            // Short connections are not seen otherwise.
+            self.count_opened(now);
+        }
+        let sample = self.tracker.end(now);
+        self.break_ties();
+        (self.rows, self.failed) = (0, false);
+        Some(Sample { listening: self.listening, partial: torn, ..sample })
+    }
+
+    /// The source failed: try it once more, then the next best.
+    fn worse(&mut self, now: Uptime, error: &io::Error, in_time: impl Fn() -> bool) -> Option<Sample> {
+        self.sweep = None;
+        self.tracker.begin_look_again();
+        match (&mut self.source, std::mem::replace(&mut self.failed, true)) {
+            (Source::SockDiag { dump, .. }, false) if let Ok(again) = Dump::open() => *dump = again,
+            (Source::SockDiag { .. }, _) => {
+                self.warnings.push(format!("lost sight of the traffic: {error}; {WITHOUT}"));
+                self.source = Source::ProcNet;
+                self.tracker.begin_again();
+            }
+            (Source::ProcNet, _) => {
+                self.warnings.push(format!("cannot see the traffic: {error}; {BLIND}"));
+                self.source = Source::Off;
+                return None;
+            }
+            (Source::Off, _) => return None,
+        }
+        self.sample(now, in_time)
+    }
+
+    /// Goes on with the look, or begins one. True: it is complete.
+    fn sweep(&mut self, now: Uptime, in_time: &impl Fn() -> bool) -> io::Result<bool> {
+        let (scope, tracker, metric, rows) = (&self.scope, &mut self.tracker, &self.metric, &mut self.rows);
+        let (ping_pong_tells, baseline) = (self.ping_pong_tells, self.last.is_none());
+        let mut show = |mut row: Row| {
+            if !scope.has(&row) || is_own(metric, &row) {
+                return;
+            }
+            if !ping_pong_tells {
+                row.distrust_ping_pong();
+            }
+            *rows += 1;
+            tracker.row(now, &row);
+        };
+        loop {
+            match (&mut self.source, &mut self.sweep) {
+                (Source::Off, _) => return Err(io::ErrorKind::NotFound.into()),
+                (Source::SockDiag { dump, .. }, sweep @ (None | Some(Sweep::ProcNet(_)))) => {
+                    dump.begin(&sock_diag::request(sock_diag::FAMILIES[0], scope.states(baseline), &scope.ports()))?;
+                    *sweep = Some(Sweep::SockDiag(0));
+                }
+                (Source::ProcNet, sweep @ (None | Some(Sweep::SockDiag(_)))) => *sweep = Some(Sweep::ProcNet(TcpTables::open()?)),
+                (Source::SockDiag { dump, .. }, Some(Sweep::SockDiag(family))) => {
+                    let done = match dump.piece(|message| sock_diag::decode(message).into_iter().for_each(&mut show)) {
+                        Err(error) if sock_diag::is_absent(sock_diag::FAMILIES[*family], &error) => true,
+                        Err(error) => return Err(error),
+                        Ok(read) => {
+                            self.torn |= read.partial;
+                            read.end == End::Done
+                        }
+                    };
+                    if done {
+                        *family += 1;
+                        match sock_diag::FAMILIES.get(*family) {
+                            Some(next) => dump.begin(&sock_diag::request(*next, scope.states(baseline), &scope.ports()))?,
+                            None => break,
+                        }
+                    }
+                }
+                (Source::ProcNet, Some(Sweep::ProcNet(tables))) => {
+                    if tables.piece(&mut show)? {
+                        break;
+                    }
+                }
+            }
+            if !in_time() {
+                return Ok(false);
+            }
+        }
+        self.sweep = None;
+        Ok(true)
+    }
+
+    /// By the kernel's ping-pong bit, which only /proc/net/tcp shows. That lists every socket: where there are many, only ties that
+    /// nothing else will break are worth it.
+    fn break_ties(&mut self) {
+        let mut ties = self.tracker.ties();
+        if self.rows > MOST_LISTED {
+            ties.retain(|tie| tie.is_last_chance);
+        }
+        if ties.is_empty() {
+            return;
+        }
+        let mut bits = HashMap::new();
+        if self.ping_pong_tells && matches!(self.source, Source::SockDiag { .. }) {
+            let wanted: HashSet<_> = ties.iter().map(|tie| (tie.port, tie.peer, tie.peer_port)).collect();
+            // Where it is missing, time breaks them.
+            let _ = TcpTables::rows(|row| {
+                let ends = (row.port, row.peer, row.peer_port);
+                if let Some(bit) = row.ping_pong().filter(|_| wanted.contains(&ends)) {
+                    bits.insert(ends, bit);
+                }
+            });
+        }
+        for tie in ties {
+            self.tracker.ping_pong(tie.cookie, bits.get(&(tie.port, tie.peer, tie.peer_port)).copied());
+        }
+    }
+
+    /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
+    fn ask(&mut self, now: Uptime, sample: &mut Option<Sample>) {
+        let Some(metric) = &mut self.metric else { return };
+        let (count, warning) = metric.look(now);
+        if let Some(why) = warning {
+            self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
+        }
+        if let Some(count) = count {
+            let sample = sample.get_or_insert_default();
+            sample.watched = true;
+            sample.partial = false;
+            (sample.busy, sample.cooling) = (usize::try_from(count).unwrap_or(usize::MAX), 0);
+        }
+    }
+
+    /// The ports of the listening sockets that the family holds; where the kernel hides their descriptors, those of our cgroup; where
+    /// that is unknown, all.
+    fn find_ports(&mut self) {
+        let listeners = self.listeners();
+        let held = Held::by(self.family);
+        let dump = match &mut self.source {
+            Source::SockDiag { dump, .. } => Some(dump),
+            Source::ProcNet | Source::Off => None,
+        };
+        let (unix, _) = unix::sockets(dump);
+        self.udp = held.udp_ports();
+        let (Some(listeners), false) = (&listeners, held.hidden) else {
+            self.unix = Unix::new(self.family, held, &unix);
+            return self.guess_ports(listeners);
+        };
+        let ports = held.ports(listeners);
+        self.foreign = listeners.iter().filter(|row| !ports.contains(&row.port)).map(|row| row.inode).collect();
+        self.unix = Unix::new(self.family, held, &unix);
+        self.listening = Some(!ports.is_empty() || self.unix.is_some() || !self.udp.is_empty());
+        self.scope = Scope::Ports(ports);
+        self.found_by = FoundBy::Descriptors;
+    }
+
+    fn guess_ports(&mut self, listeners: Option<Vec<Row>>) {
+        // By guess, so not known to listen on nothing.
+        self.listening = None;
+        let Some(listeners) = listeners else {
+            self.warnings.push(format!("cannot see the traffic: no sock_diag and no /proc/net/tcp; {BLIND}"));
+            self.source = Source::Off;
+            return;
+        };
+        let own = self.own_cgroup();
+        let all = listeners.iter().filter(|row| own.is_none() || row.cgroup == own).map(|row| row.port).collect();
+        self.found_by = if own.is_some() { FoundBy::Cgroup } else { FoundBy::All };
+        if own.is_none() {
+            self.warnings.push(
+                "cannot tell the app's ports: its descriptors and cgroup are hidden; all that listens here counts, sidecars too (name them with --port)"
+                    .to_owned(),
+            );
+        }
+        self.scope = Scope::Ports(all);
+    }
+
+    /// The app may have begun to listen on another port, or on its first.
+    fn find_new_listeners(&mut self, now: Uptime) {
+        if self.found_by != FoundBy::Descriptors || now.since(self.listeners_at) < LISTENERS_EVERY {
+            return;
+        }
+        self.listeners_at = now;
+        let Some(listeners) = self.listeners() else { return };
+        let (Scope::Ports(ports), foreign) = (&mut self.scope, &mut self.foreign) else { return };
+        let is_strange = |row: &Row| !ports.contains(&row.port) && !foreign.contains(&row.inode);
+        let strange: Vec<Row> = listeners.into_iter().filter(is_strange).collect();
+        if strange.is_empty() {
+            return;
+        }
+        let held = Held::by(self.family);
+        let mut new = BTreeSet::new();
+        for row in strange {
+            if held.inodes.contains(&u64::from(row.inode)) {
+                new.insert(row.port);
+            } else {
+                foreign.insert(row.inode);
+            }
+        }
+        if !new.is_empty() {
+            self.warnings.push(format!("the app listens on {new:?} since the stop signal: watched from now on"));
+            ports.extend(new);
+            self.sweep = None;
+            self.join_ends();
+        }
+    }
+
+    /// Before the first look, so that what ends in between is not missed.
+    fn join_ends(&mut self) {
+        let (Source::SockDiag { ends, .. }, Scope::Ports(ports)) = (&mut self.source, &self.scope) else { return };
+        if ports.is_empty() {
+            return;
+        }
+        match Ends::join(ports) {
+            Ok(joined) => *ends = Some(joined),
+            Err(error) => self
+                .warnings
+                .push(format!("cannot follow the ends of connections: {error}; short ones between two looks are only counted")),
+        }
+    }
+
+    fn listeners(&mut self) -> Option<Vec<Row>> {
+        if let Source::SockDiag { dump, .. } = &mut self.source {
+            // A look that rests would be given up.
+            self.sweep = None;
+            match sock_diag::listeners(dump) {
+                Ok(rows) => return Some(rows),
+                Err(error) => {
+                    self.warnings.push(format!("cannot ask sock_diag for the traffic: {error}; {WITHOUT}"));
+                    self.source = Source::ProcNet;
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        let listens = |row: Row| {
+            if row.state == State::Listen {
+                rows.push(row);
+            }
+        };
+        TcpTables::rows(listens).ok()?;
+        Some(rows)
+    }
+
+    fn own_cgroup(&mut self) -> Option<u64> {
+        match &mut self.source {
+            Source::SockDiag { dump, .. } => sock_diag::own_cgroup(dump),
+            Source::ProcNet | Source::Off => None,
+        }
+    }
+}
+
+const WITHOUT: &str = "/proc/net/tcp serves instead: queues are seen, but a request the app is silently working on only for 5 s";
+const BLIND: &str = "the delay alone is kept";
+
+fn joined(ports: &BTreeSet<u16>) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Whether this is a connection of ours that asks for `--in-flight`.
+fn is_own(metric: &Option<Metric>, row: &Row) -> bool {
+    metric.as_ref().is_some_and(|metric| metric.is_own(row))
+}
