@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use tracing::warn;
 
 use crate::app::{App, Target};
-use crate::core::shutdown::{Action, Because, Drain, Event, Machine};
+use crate::core::shutdown::{Action, Because, Event, Machine};
 use crate::core::signals::Signal;
 use crate::core::time::Show;
 use crate::core::traffic::Sample;
@@ -128,8 +128,8 @@ impl Hook<'_> {
     fn is_drained(&self) -> bool {
         match self.machine.because() {
             Some(Because::Drained | Because::ListensOnNothing) => true,
-            // Nothing could be seen, or nothing was to be waited for.
-            Some(Because::Timed) => self.plan.timing.drain == Drain::Off,
+            // Nothing was to be waited for, or nothing could be seen.
+            Some(Because::Timed) => self.traffic.last().is_some(),
             Some(Because::Hurried | Because::OutOfTime) | None => false,
         }
     }

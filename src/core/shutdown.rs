@@ -371,7 +371,11 @@ impl Machine {
             self.enter(Phase::Draining, now);
         }
         let drained = left == 0 && !sample.partial;
-        if delayed && quiet && drained { self.tell(now, Because::Drained) } else { self.waited(now) }
+        if delayed && quiet && drained {
+            self.tell(now, if sample.watched { Because::Drained } else { Because::Timed })
+        } else {
+            self.waited(now)
+        }
     }
 
     /// Is the time for waiting up?
