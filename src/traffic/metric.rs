@@ -49,8 +49,9 @@ impl Metric {
         Metric { question, sender, messages, asking: false, answer: None, own_ports, asked: 0, failing: false }
     }
 
-    /// Takes the answer that came since, and asks again. None: no fresh answer, so the sockets decide; why, said once.
-    pub fn look(&mut self, now: Uptime) -> (Option<u64>, Option<String>) {
+    /// Takes what came since: before any rows are shown, since our own connections are told by it. Returns why there is no answer,
+    /// once.
+    pub fn hear(&mut self, now: Uptime) -> Option<String> {
         let mut warning = None;
         for message in self.messages.try_iter() {
             match message {
@@ -61,23 +62,23 @@ impl Metric {
                     self.own_ports.push_back(port);
                     self.asked += 1;
                 }
-                Message::Answer(answer) => {
-                    self.asking = false;
-                    match answer {
-                        Ok(count) => {
-                            self.answer = Some((count, now));
-                            self.failing = false;
-                        }
-                        Err(why) => {
-                            self.answer = None;
-                            if !std::mem::replace(&mut self.failing, true) {
-                                warning = Some(why);
-                            }
-                        }
+                Message::Answer(Ok(count)) => {
+                    (self.asking, self.failing) = (false, false);
+                    self.answer = Some((count, now));
+                }
+                Message::Answer(Err(why)) => {
+                    (self.asking, self.answer) = (false, None);
+                    if !std::mem::replace(&mut self.failing, true) {
+                        warning = Some(why);
                     }
                 }
             }
         }
+        warning
+    }
+
+    /// The latest answer, and asks again. None: there is no fresh one, so the sockets decide.
+    pub fn look(&mut self, now: Uptime) -> Option<u64> {
         if !std::mem::replace(&mut self.asking, true) {
             let (question, sender) = (self.question.clone(), self.sender.clone());
             tokio::spawn(async move {
@@ -88,7 +89,7 @@ impl Metric {
                 let _ = sender.send(Message::Answer(answer));
             });
         }
-        (self.answer.filter(|(_, at)| now.since(*at) < FRESH).map(|(count, _)| count), warning)
+        self.answer.filter(|(_, at)| now.since(*at) < FRESH).map(|(count, _)| count)
     }
 
     /// Whether there is an answer to go by.
@@ -109,7 +110,8 @@ async fn ask(question: &Question, sender: &Sender<Message>) -> Result<u64, Strin
         question.path, question.authority
     );
     write(&stream, request.as_bytes()).await.map_err(|error| error.to_string())?;
-    let (body, mut left) = head(&stream).await?;
+    let (body, length) = head(&stream).await?;
+    let mut left = length.unwrap_or(MOST_BYTES);
     let mut sum = Sum::of(&question.selector);
     let malformed = |error| match error {
         Malformed::Line(number) => format!("line {number} of the answer is not Prometheus' text format"),
@@ -121,22 +123,19 @@ async fn ask(question: &Question, sender: &Sender<Message>) -> Result<u64, Strin
         left -= bytes.len();
         sum.feed(bytes).map_err(malformed).map(|()| left)
     };
-    let mut read = body.len();
     let mut more = take(&body)?;
     let mut buffer = vec![0; 16 << 10];
     while more > 0 {
-        let length = read_some(&stream, &mut buffer).await.map_err(|error| error.to_string())?;
-        if length == 0 {
+        let read = read_some(&stream, &mut buffer).await.map_err(|error| error.to_string())?;
+        if read == 0 {
             break;
         }
-        read += length;
-        if read > MOST_BYTES {
-            return Err(format!("the answer is longer than {MOST_BYTES} bytes"));
-        }
-        more = take(&buffer[..length])?;
+        more = take(&buffer[..read])?;
     }
-    if more > 0 && more < MOST_BYTES {
-        return Err("the answer was cut".to_owned());
+    match (more, length) {
+        (1.., Some(_)) => return Err("the answer was cut".to_owned()),
+        (0, None) => return Err(format!("the answer is longer than {MOST_BYTES} bytes")),
+        _ => {}
     }
     let count = sum.finish().map_err(malformed)?;
     Ok((count.ceil() as u64).saturating_sub(question.less.into()))
@@ -163,8 +162,8 @@ async fn connect(question: &Question, sender: &Sender<Message>) -> Result<TcpStr
     Err(why)
 }
 
-/// The head of the answer: returns what of the body came with it, and how long the body is at most.
-async fn head(stream: &TcpStream) -> Result<(Vec<u8>, usize), String> {
+/// The head of the answer: returns what of the body came with it, and how long the body is if that was said.
+async fn head(stream: &TcpStream) -> Result<(Vec<u8>, Option<usize>), String> {
     let mut bytes = Vec::with_capacity(4096);
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -184,11 +183,12 @@ async fn head(stream: &TcpStream) -> Result<(Vec<u8>, usize), String> {
                 {
                     return Err("it answers in an encoding that was not asked for".to_owned());
                 }
-                let body = match header("content-length") {
-                    Some(length) => length.trim().parse().map_err(|_| "it answers with a bad Content-Length".to_owned())?,
-                    None => MOST_BYTES,
-                };
-                return Ok((bytes.split_off(length), body.min(MOST_BYTES)));
+                let body = header("content-length")
+                    .map(|length| length.trim().parse::<usize>().ok().filter(|length| *length < MOST_BYTES));
+                if body == Some(None) {
+                    return Err("it answers with a bad Content-Length".to_owned());
+                }
+                return Ok((bytes.split_off(length), body.flatten()));
             }
             Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => {}
             Ok(httparse::Status::Partial) => return Err("the head of the answer is too long".to_owned()),

@@ -266,6 +266,9 @@ impl Traffic {
 
     /// Reads the ends of connections.
     pub fn read_ends(&mut self, now: Uptime) {
+        if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)) {
+            self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
+        }
         let Source::SockDiag { ends: Some(ends), .. } = &mut self.source else { return };
         let (tracker, scope, metric) = (&mut self.tracker, &self.scope, &self.metric);
         let lost = ends.read(|row| {
@@ -447,11 +450,7 @@ impl Traffic {
     /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
     fn ask(&mut self, now: Uptime, sample: &mut Option<Sample>) {
         let Some(metric) = &mut self.metric else { return };
-        let (count, warning) = metric.look(now);
-        if let Some(why) = warning {
-            self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
-        }
-        if let Some(count) = count {
+        if let Some(count) = metric.look(now) {
             let sample = sample.get_or_insert_default();
             sample.watched = true;
             sample.partial = false;

@@ -1,7 +1,11 @@
 //! What is seen of the traffic, where it can be seen well, badly or not at all; each on a real PID 1 with a real server.
 
+mod arrivals;
+mod metric;
+mod queue;
 #[path = "../support/mod.rs"]
 mod support;
+mod unix;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,6 +20,8 @@ const TERM: i32 = 15;
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/server.py");
 const WITHOUT_NETLINK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/without_netlink.py");
 const VANISH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/vanish.py");
+const POOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/pool.py");
+const METRIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/metric.py");
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Asks for `/seconds` and returns the whole answer.
@@ -108,40 +114,6 @@ fn blind_it_keeps_the_delay() {
         assert!(stopping.contains("because=\"the delay was over\""), "{stopping}");
         let after = seconds(field(&stopping, "after"));
         assert!((2.0..4.0).contains(&after), "{stopping}");
-        assert_eq!(init.exit(), 0);
-    });
-}
-
-/// Five clients, one worker, a second and a half each: most wait in the accept queue when the stop signal comes.
-#[test]
-fn what_waits_in_the_accept_queue_is_in_flight() {
-    in_own_network(|| {
-        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080", "one"]);
-        init.line("ready");
-        let requests: Vec<_> = (0..5).map(|_| ask("127.0.0.1:8080", 1.5)).collect();
-        init.line("asked");
-        init.signal(TERM);
-        let begun = init.line("lame-duck");
-        assert_eq!(field(&begun, "queued"), "4", "{begun}");
-        requests.into_iter().for_each(answered);
-        assert_eq!(init.exit(), 0);
-        let exit = init.line(" exit ");
-        assert_eq!((field(&exit, "finished"), field(&exit, "cut")), ("5", "0"), "{exit}");
-    });
-}
-
-/// A dual-stack listener, asked over both: IPv4 comes as v4-mapped there.
-#[test]
-fn both_families_on_one_listener() {
-    in_own_network(|| {
-        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "::", "8080"]);
-        init.line("ready");
-        let requests = [ask("127.0.0.1:8080", 3.0), ask("[::1]:8080", 4.0)];
-        init.line("asked /3");
-        init.line("asked /4");
-        init.signal(TERM);
-        assert_eq!(field(&init.line("lame-duck"), "busy"), "2");
-        requests.into_iter().for_each(answered);
         assert_eq!(init.exit(), 0);
     });
 }

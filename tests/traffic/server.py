@@ -1,17 +1,24 @@
-"""An HTTP server whose path says how many seconds it thinks: /2.5. Arguments: address, port, then `one` to answer one at a time.
-Prints `asked` when it has read a request, `ready` when it listens. Path /big answers with 8 MB."""
+"""An HTTP server whose path says how many seconds it thinks: /2.5. Arguments: address, port, then how:
+`one` answers one at a time; `reuseport` is two processes with a listener each; `later` opens the next port too, on HUP.
+An address with a slash is a unix socket's. Prints `asked` when it has read a request, `ready` when it listens. /big answers with 8 MB."""
 import http.server
+import os
+import signal
 import socket
 import socketserver
 import sys
+import threading
 import time
+
+address, port, how = sys.argv[1], int(sys.argv[2]), (sys.argv[3:] + [""])[0]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0" if how == "one" else "HTTP/1.1"
 
     def do_GET(self):
-        print("asked", self.path, flush=True)
+        # One write: lines of two processes must not mix.
+        os.write(1, b"asked %s\n" % self.path.encode())
         body = b"answer\n"
         if self.path == "/big":
             body = b"x" * 8_000_000
@@ -22,6 +29,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def address_string(self):
+        return "somebody"
+
     def log_message(self, *_):
         pass
 
@@ -29,15 +39,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 64
-    address_family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+    address_family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def server_bind(self):
+        if how == "reuseport":
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
 
 class Threaded(socketserver.ThreadingMixIn, Server):
     daemon_threads = True
 
 
-if sys.argv[3:] == ["one"]:
-    Handler.protocol_version = "HTTP/1.0"
-server = (Server if sys.argv[3:] == ["one"] else Threaded)((sys.argv[1], int(sys.argv[2])), Handler)
-print("ready", flush=True)
+def serve(port):
+    return (Server if how == "one" else Threaded)(address if "/" in address else (address, port), Handler)
+
+
+if how == "reuseport":
+    os.fork()
+server = serve(port)
+if how == "later":
+    def open_next(*_):
+        threading.Thread(target=serve(port + 1).serve_forever, daemon=True).start()
+        print("opened", port + 1, flush=True)
+    signal.signal(signal.SIGHUP, open_next)
+os.write(1, b"ready\n")
 server.serve_forever()
