@@ -355,6 +355,11 @@ impl Tracker {
         self.tally.accepted
     }
 
+    /// What the latest look at this connection made of it. None: not one that is followed.
+    pub fn verdict(&self, cookie: u64) -> Option<Verdict> {
+        self.connections.get(&cookie).map(|known| known.verdict)
+    }
+
     /// What became of all, taking what is still in flight as cut.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally;
@@ -422,8 +427,8 @@ impl Connection {
             queues,
             changed: now,
             unacked: None,
-            // A connection seen from its start has answered nothing yet.
-            answered: if old { None } else { Some((0, 0)) },
+            // Nothing, as far as is known: if an old one has sent just the 25 bytes, they are its first.
+            answered: Some((0, 0)),
             answered_at: None,
             interim: None,
             gap: None,
@@ -486,7 +491,12 @@ impl Connection {
         if info.last_data_recv == info.last_data_sent {
             match self.break_tie(info, ping_pong) {
                 Some(true) => return asked(Why::TieAsked),
-                None if Duration::from_millis(info.rest().into()) < TIE_HOLD => return Verdict::Cooling,
+                None if Duration::from_millis(info.rest().into()) < TIE_HOLD => {
+                    // Perhaps answered: an interim answer to what comes next counts from here, a stream's gap does not.
+                    self.answered = Some((info.bytes_sent, info.bytes_received));
+                    self.answered_at = None;
+                    return Verdict::Cooling;
+                }
                 None | Some(false) => {}
             }
         } else {
@@ -691,6 +701,16 @@ mod tests {
         assert_eq!(verdict(&mut tracker, 6000, &row(info(2000, 3000, 1990, 200, 900))), Verdict::Idle(Why::Answered));
         // Later on a kept-alive connection.
         assert_eq!(verdict(&mut tracker, 7000, &row(info(10, 20, 5, 225, 1100))), Verdict::Busy(Why::Continue));
+        // It was already waiting for the body when watching began: node on loopback.
+        assert_eq!(once(&row(info(1496, 1504, 1496, 25, 96))), Verdict::Busy(Why::Continue));
+        // After an answer that was a tie, itself a tie: nginx on loopback.
+        let mut tracker = Tracker::new(rules());
+        let answered = Row { ping_pong: Some(true), ..row(info(600, 600, 600, 241, 51)) };
+        assert_eq!(verdict(&mut tracker, 599, &answered), Verdict::Cooling);
+        let interim = |age| Row { ping_pong: Some(true), ..row(info(age, age, age, 266, 147)) };
+        assert_eq!(verdict(&mut tracker, 699, &interim(96)), Verdict::Busy(Why::Continue));
+        assert_eq!(verdict(&mut tracker, 1700, &interim(1096)), Verdict::Busy(Why::Continue));
+        assert_eq!(verdict(&mut tracker, 2601, &row(info(100, 500, 100, 419, 151))), Verdict::Cooling);
     }
 
     #[test]
