@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::network::Network;
+use crate::network::{Network, PORT};
 
 /// CLOCK_MONOTONIC, which the servers' logs have too.
 pub fn now() -> Duration {
@@ -69,19 +69,20 @@ impl Client {
 
     /// A new connection, in place of the present one.
     pub fn connect(&mut self) {
+        self.connect_to(PORT);
+    }
+
+    pub fn connect_to(&mut self, port: u16) {
         self.close();
-        let stream = TcpStream::connect(self.network.address).expect("a connection");
+        let stream = TcpStream::connect((self.network.address, port)).expect("a connection");
         stream.set_nodelay(true).expect("nodelay");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout");
-        self.begin_story(&stream);
-        self.connection = Some(stream);
+        self.opened(stream);
     }
 
     /// As `connect`, with a receive buffer so small that the answer waits at the server.
     pub fn connect_narrow(&mut self) {
         use std::os::fd::{FromRawFd, OwnedFd};
         self.close();
-        let std::net::SocketAddr::V4(address) = self.network.address else { panic!("IPv4") };
         // Before the handshake, or the window is wide already.
         // SAFETY: a new descriptor that is nobody else's; the options and the address are plain memory of the size that is passed.
         let stream = unsafe {
@@ -91,25 +92,33 @@ impl Client {
             assert_eq!(libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const size).cast(), 4), 0);
             let mut peer: libc::sockaddr_in = std::mem::zeroed();
             peer.sin_family = libc::AF_INET as u16;
-            peer.sin_port = address.port().to_be();
-            peer.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+            peer.sin_port = PORT.to_be();
+            peer.sin_addr.s_addr = u32::from(self.network.address).to_be();
             let made = libc::connect(fd.as_raw_fd(), (&raw const peer).cast(), size_of_val(&peer) as u32);
             assert_eq!(made, 0, "connect: {}", std::io::Error::last_os_error());
             TcpStream::from(fd)
         };
+        self.opened(stream);
+    }
+
+    fn opened(&mut self, stream: TcpStream) {
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout");
-        self.begin_story(&stream);
+        self.story(stream.local_addr().expect("an address").port());
         self.connection = Some(stream);
     }
 
-    fn begin_story(&mut self, stream: &TcpStream) {
-        let port = stream.local_addr().expect("an address").port();
+    pub fn host(&self) -> String {
+        self.network.address.to_string()
+    }
+
+    /// Begins the story of a new connection.
+    pub fn story(&mut self, port: u16) {
         self.stories.push(Story { pattern: self.pattern, port, requests: Vec::new(), vanished: false, closed: None });
     }
 
     pub fn close(&mut self) {
         if self.connection.take().is_some() {
-            self.stories.last_mut().expect("a connection").closed = Some(now());
+            self.present().closed = Some(now());
         }
         self.buffer.clear();
     }
@@ -132,9 +141,14 @@ impl Client {
 
     /// Nothing reaches us any more, nor does anything of ours reach the server.
     pub fn vanish(&mut self) {
-        let story = self.stories.last_mut().expect("a connection");
-        self.network.cut(story.port);
-        story.vanished = true;
+        let port = self.present().port;
+        self.network.cut(port);
+        self.present().vanished = true;
+    }
+
+    /// The story of the present connection.
+    pub fn present(&mut self) -> &mut Story {
+        self.stories.last_mut().expect("a connection")
     }
 
     fn stream(&mut self) -> &mut TcpStream {
@@ -165,7 +179,7 @@ impl Client {
     pub fn also(&mut self, id: usize, start: &str, begin: Duration) {
         let thinks = start.split("ms=").nth(1).and_then(|rest| rest.split('&').next()?.parse().ok()).unwrap_or(0);
         let request = Request { id, begin, end: None, thinks: Duration::from_millis(thinks) };
-        self.stories.last_mut().expect("a connection").requests.push(request);
+        self.present().requests.push(request);
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -180,10 +194,14 @@ impl Client {
 
     /// The first request that is still without an answer has it.
     pub fn end(&mut self) {
+        let id = self.present().requests.iter().find(|request| request.end.is_none()).expect("a request in flight").id;
+        self.end_of(id);
+    }
+
+    pub fn end_of(&mut self, id: usize) {
         let (moment, info) = tcp_info(self.stream());
         let end = moment - Duration::from_millis(info.tcpi_last_data_recv.into());
-        let story = self.stories.last_mut().expect("a connection");
-        let request = story.requests.iter_mut().find(|request| request.end.is_none()).expect("a request in flight");
+        let request = self.present().requests.iter_mut().find(|request| request.id == id).expect("a request");
         request.end = Some(end.max(request.begin));
     }
 
@@ -254,6 +272,12 @@ impl Client {
 
     pub fn answer_slowly(&mut self, helping: usize, pause: Duration) {
         self.read_answer(helping, pause);
+    }
+
+    pub fn upgraded(&mut self) {
+        let head = self.take_until(b"\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head:?}");
+        self.end();
     }
 }
 

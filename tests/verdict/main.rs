@@ -11,6 +11,7 @@ mod client;
 mod network;
 mod observer;
 mod patterns;
+mod protocols;
 mod rows;
 mod servers;
 
@@ -27,6 +28,7 @@ use client::{Client, Story, rest};
 use network::Network;
 use observer::{IDLE_AFTER, Look, Seen};
 use patterns::{GONE, HTTP1, Pattern};
+use protocols::PROTOCOLS;
 use servers::{Kind, Served};
 
 /// A look so near to an edge of a request is a race between clocks: not judged.
@@ -66,6 +68,11 @@ fn puma() {
 #[test]
 fn node() {
     compare(Kind::Node, &[HTTP1, GONE]);
+}
+
+#[test]
+fn tls_http2_and_websockets() {
+    compare(Kind::Node, &[PROTOCOLS]);
 }
 
 /// Plays all patterns on both networks at once, prints the table, and asserts that no request in flight was taken for idle.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -24,7 +24,8 @@ pub const H2_PORT: u16 = 8081;
 
 pub struct Network {
     pub name: &'static str,
-    pub address: SocketAddr,
+    /// The server's.
+    pub address: Ipv4Addr,
     server: Namespace,
     client: Namespace,
     /// The client's ports that no packet reaches or leaves any more; None: the firewall knows.
@@ -37,7 +38,7 @@ impl Network {
     pub fn loopback() -> Network {
         let server = Namespace::new();
         let client = Namespace(server.0.try_clone().expect("a descriptor"));
-        Network { name: "loopback", address: (Ipv4Addr::LOCALHOST, PORT).into(), server, client, cut: None }
+        Network { name: "loopback", address: Ipv4Addr::LOCALHOST, server, client, cut: None }
     }
 
     /// Two namespaces, and between them the test itself, which hands on every packet 10 ms late: not every kernel has netem.
@@ -48,7 +49,7 @@ impl Network {
         let cut = Arc::new(Mutex::new(HashSet::new()));
         relay(&near, &remote, &cut);
         relay(&remote, &near, &cut);
-        Network { name: "20 ms", address: (SERVER, PORT).into(), server, client, cut: Some(cut) }
+        Network { name: "20 ms", address: SERVER, server, client, cut: Some(cut) }
     }
 
     /// Runs a story among the servers: what it spawns is there too.

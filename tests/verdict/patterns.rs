@@ -20,7 +20,7 @@ pub struct Pattern {
     pub impossible_late: Option<&'static str>,
 }
 
-const fn seen(name: &'static str, play: fn(&mut Client)) -> Pattern {
+pub const fn seen(name: &'static str, play: fn(&mut Client)) -> Pattern {
     Pattern { name, play, kept: false, not_on: &[], copies: 1, impossible: None, impossible_late: None }
 }
 
