@@ -12,6 +12,7 @@ mod network;
 mod observer;
 mod patterns;
 mod protocols;
+mod record;
 mod rows;
 mod servers;
 
@@ -75,14 +76,38 @@ fn tls_http2_and_websockets() {
     compare(Kind::Node, &[PROTOCOLS]);
 }
 
+#[test]
+#[ignore = "writes tests/verdict/recorded.txt anew"]
+fn record() {
+    let possible: Vec<&str> = HTTP1.iter().filter(|pattern| pattern.impossible.is_none()).map(|pattern| pattern.name).collect();
+    let gone: Vec<&str> = GONE.iter().map(|pattern| pattern.name).collect();
+    let quiet: Vec<&str> = PROTOCOLS.iter().filter(|pattern| pattern.impossible.is_none()).map(|pattern| pattern.name).collect();
+    // What a round trip changes, and what a server does that closes after each answer.
+    let far = |name: &&str| ["kept alive", "Expect", "gaps", "slow", "rest"].iter().any(|word| name.contains(word));
+    let far: Vec<&str> = possible.iter().copied().filter(far).collect();
+    let closing = ["slow answer on a fresh connection", "slow reader of 4 MB", "HTTP/1.0, closed by the server"];
+    let play = |kind: Kind, network: fn() -> Network, patterns: &'static [&'static [Pattern]]| {
+        Run::play(kind, network(), suited(kind, patterns))
+    };
+    let text = record::text(&[
+        (play(Kind::Nginx, Network::loopback, &[HTTP1, GONE]), &[possible.as_slice(), &gone].concat()),
+        (play(Kind::Node, Network::far, &[HTTP1]), &far),
+        (play(Kind::GunicornSync, Network::loopback, &[HTTP1]), &closing),
+        (play(Kind::Node, Network::loopback, &[PROTOCOLS]), &quiet),
+    ]);
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verdict/recorded.txt"), text).expect("recorded.txt");
+}
+
+/// Those that make sense on this server.
+fn suited(kind: Kind, patterns: &'static [&'static [Pattern]]) -> impl Iterator<Item = &'static Pattern> {
+    let all = patterns.iter().copied().flatten();
+    all.filter(move |pattern| !pattern.not_on.contains(&kind) && (kind.keeps_alive() || !pattern.kept))
+}
+
 /// Plays all patterns on both networks at once, prints the table, and asserts that no request in flight was taken for idle.
 fn compare(kind: Kind, patterns: &'static [&'static [Pattern]]) {
-    let both = [Network::loopback as fn() -> Network, Network::far].map(|network| {
-        thread::spawn(move || {
-            let patterns = patterns.iter().copied().flatten().filter(|pattern| !pattern.not_on.contains(&kind));
-            Run::play(kind, network(), patterns.filter(|pattern| kind.keeps_alive() || !pattern.kept))
-        })
-    });
+    let both = [Network::loopback as fn() -> Network, Network::far]
+        .map(|network| thread::spawn(move || Run::play(kind, network(), suited(kind, patterns))));
     let runs = both.map(JoinHandle::join).map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     let table = runs.iter().map(Run::table).collect::<String>();
     println!("\n{HEADING}{table}");

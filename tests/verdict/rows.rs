@@ -8,7 +8,7 @@ use lameduck::core::traffic::{Info, Row, State, Verdict};
 
 /// Times and ages in ms, min_rtt in µs; accepted: 0 waits in the accept queue; pp: the ping-pong bit, if it was asked.
 pub const COLUMNS: &str =
-    "     at       state  rqueue   wqueue accepted   sent   recv    ack  bytes_sent bytes_acked  received bare min_rtt pp";
+    "    at       state rqueue  wqueue accepted  sent  recv   ack   bytes:sent    acked received bare min_rtt pp";
 
 pub fn line(since: Duration, at: Duration, row: &Row) -> String {
     let state = match row.state {
@@ -20,7 +20,7 @@ pub fn line(since: Duration, at: Duration, row: &Row) -> String {
     };
     let info = row.info.expect("tcp_info");
     format!(
-        "{:>7} {:>11} {:>7} {:>8} {:>8} {:>6} {:>6} {:>6} {:>11} {:>11} {:>9} {:>4} {:>7} {:>2}",
+        "{:>6} {:>11} {:>6} {:>7} {:>8} {:>5} {:>5} {:>5} {:>12} {:>8} {:>8} {:>4} {:>7} {:>2}",
         (at - since).as_millis(),
         state,
         row.rqueue,
