@@ -459,8 +459,19 @@ mod tests {
         assert_eq!(verdict(&mut tracker, 100, &row(info(20, 30, 10, 25, 200))), Verdict::Continue);
         assert_eq!(verdict(&mut tracker, 3000, &row(info(2920, 2930, 2910, 25, 200))), Verdict::Continue);
         assert_eq!(verdict(&mut tracker, 6000, &row(info(2000, 3000, 1990, 200, 900))), Verdict::Answered);
-        // Sent before the stop signal.
-        assert_eq!(once(&row(info(20, 30, 10, 25, 200))), Verdict::Continue);
+        // It was already waiting for the body when watching began: node on loopback.
+        assert_eq!(once(&row(info(1496, 1504, 1496, 25, 96))), Verdict::Continue);
+        // After an answer that was a tie, itself a tie: nginx on loopback.
+        let mut after_tie = Tracker::new(rules());
+        assert_eq!(verdict(&mut after_tie, 599, &row(info(600, 600, 600, 241, 51))), Verdict::Cooling);
+        let interim = |age| row(info(age, age, age, 266, 147));
+        assert_eq!(verdict(&mut after_tie, 699, &interim(96)), Verdict::Continue);
+        assert_eq!(verdict(&mut after_tie, 1700, &interim(1096)), Verdict::Continue);
+        assert_eq!(verdict(&mut after_tie, 2601, &row(info(100, 500, 100, 419, 151))), Verdict::Cooling);
+        // A WebSocket's answer of 25 bytes to a frame of 29.
+        let mut chat = Tracker::new(rules());
+        verdict(&mut chat, 5000, &row(info(900, 1000, 890, 300, 400)));
+        assert_eq!(verdict(&mut chat, 7000, &row(info(1500, 1510, 1490, 325, 429))), Verdict::Answered);
         // Later on a kept-alive connection.
         assert_eq!(verdict(&mut tracker, 7000, &row(info(10, 20, 5, 225, 1100))), Verdict::Continue);
     }

@@ -23,8 +23,10 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 const HALF_CLOSED_REST: Duration = Duration::from_secs(10);
 /// Sent again this long after it looked answered: a stream, not the rest of an answer.
 const STREAM_GAP: u32 = 100;
-/// `HTTP/1.1 100 Continue` with its two line ends.
+/// `HTTP/1.1 100 Continue` with its two line ends...
 const CONTINUE_BYTES: u8 = 25;
+/// ...and no request that asks for it is shorter than this: a WebSocket's answer may have 25 bytes too.
+const EXPECT_BYTES: u8 = 48;
 /// Without the kernel's stamps: held this long after anything was seen to change...
 const BLIND_HOLD: Duration = Duration::from_secs(5);
 /// ...and this long if its input looks unanswered.
@@ -221,14 +223,15 @@ pub struct Connection {
     /// The counters at the last look; without stamps the queues.
     sent: u32,
     received: u32,
-    /// The longest silence inside an answer, in hundredths of a second.
-    gap: u16,
     /// Segments sent without data: at the last look, before the present tie, and early in it.
     acks: u16,
     acks_before: u16,
     acks_early: u16,
     flags: u16,
-    /// Bytes sent since it last looked answered, 255 or more.
+    /// The longest silence inside an answer, in tenths of a second, 25.5 s or more.
+    gap: u8,
+    /// Bytes received and sent since it last looked answered, 255 or more.
+    asked: u8,
     after: u8,
     pub verdict: Verdict,
 }
@@ -249,16 +252,14 @@ pub const UNRESOLVED: u16 = 1 << 5;
 const LOOKED: u16 = 1 << 6;
 /// It has been answered: `since` is when.
 const ANSWERED: u16 = 1 << 7;
-/// It has received since it last looked answered.
-const ASKED: u16 = 1 << 8;
-/// All that was sent since then is `100 Continue`.
-const INTERIM: u16 = 1 << 9;
-const TIE_ASKED: u16 = 1 << 10;
-const TIE_ANSWERED: u16 = 1 << 11;
+/// All that was sent since it was asked is `100 Continue`.
+const INTERIM: u16 = 1 << 8;
+const TIE_ASKED: u16 = 1 << 9;
+const TIE_ANSWERED: u16 = 1 << 10;
 /// The kernel's ping-pong bit did not break it.
-const TIE_CHECKED: u16 = 1 << 12;
-const HAS_BEFORE: u16 = 1 << 13;
-const HAS_EARLY: u16 = 1 << 14;
+const TIE_CHECKED: u16 = 1 << 11;
+const HAS_BEFORE: u16 = 1 << 12;
+const HAS_EARLY: u16 = 1 << 13;
 /// All that is known of one tie.
 const TIE: u16 = TIE_ASKED | TIE_ANSWERED | TIE_CHECKED | HAS_EARLY;
 
@@ -273,11 +274,12 @@ impl Connection {
             since: millis(now),
             sent: 0,
             received: 0,
-            gap: 0,
             acks: 0,
             acks_before: 0,
             acks_early: 0,
             flags: if old { OLD } else { 0 },
+            gap: 0,
+            asked: 0,
             after: 0,
             verdict: Verdict::Gone,
         }
@@ -302,7 +304,7 @@ impl Connection {
 
     /// It was asked and has not begun to answer, as far as could be seen.
     pub fn is_unanswered(&self) -> bool {
-        self.is(ASKED) && (self.after == 0 || self.is(INTERIM))
+        self.asked > 0 && !self.is(UNRESOLVED) && (self.after == 0 || self.is(INTERIM))
     }
 
     /// The kernel's last word on it. True: it was asked since the last look.
@@ -340,10 +342,10 @@ impl Connection {
         if more != 0 {
             self.set(INTERIM, false);
         }
+        let came = received.wrapping_sub(self.received);
         // A FIN counts as a byte.
-        let fin = state != State::Established && received.wrapping_sub(self.received) == 1;
-        if received != self.received && !fin {
-            self.set(ASKED, true);
+        if state == State::Established || came != 1 {
+            self.asked = self.asked.saturating_add(came.min(255) as u8);
         }
         if more != 0 || received != self.received {
             // Whatever was known of a tie was of another one.
@@ -407,7 +409,7 @@ impl Connection {
             return asked(Verdict::Asked);
         }
         // An interim answer is no answer, until more is sent.
-        if self.after == CONTINUE_BYTES && self.is(ASKED) {
+        if self.after == CONTINUE_BYTES && self.asked >= EXPECT_BYTES {
             self.set(INTERIM, true);
         }
         if self.is(INTERIM) {
@@ -419,6 +421,9 @@ impl Connection {
                 Some(false) => {}
                 None => {
                     self.set(UNRESOLVED, true);
+                    // Perhaps answered: an interim answer to what comes next counts from here, a stream's gap does not.
+                    self.after = 0;
+                    self.set(ANSWERED, false);
                     return Verdict::Cooling;
                 }
             }
@@ -427,7 +432,7 @@ impl Connection {
         }
         self.answered_now(now, info);
         let since_sent = info.last_data_sent;
-        if since_sent < u32::from(self.gap) * 20 {
+        if since_sent < u32::from(self.gap) * 200 {
             return Verdict::Streaming;
         }
         if Duration::from_millis(info.rest().into()) < rules.idle_after { Verdict::Cooling } else { Verdict::Answered }
@@ -442,16 +447,15 @@ impl Connection {
     /// It looks answered. If it looked so before and has sent again unasked since, it streams: remember the gap.
     fn answered_now(&mut self, now: Uptime, info: &Info) {
         let sent_at = millis(now).wrapping_sub(info.last_data_sent);
-        if self.is(ANSWERED) && self.after > 0 && !self.is(ASKED) {
+        if self.is(ANSWERED) && self.after > 0 && self.asked == 0 {
             let gap = sent_at.wrapping_sub(self.since);
             if (STREAM_GAP..0x8000_0000).contains(&gap) {
-                self.gap = self.gap.max((gap / 10).min(u16::MAX.into()) as u16);
+                self.gap = self.gap.max(((gap + 50) / 100).min(255) as u8);
             }
         }
         self.since = sent_at;
-        self.after = 0;
+        (self.after, self.asked) = (0, 0);
         self.set(ANSWERED, true);
-        self.set(ASKED, false);
     }
 
     /// Sent and received in one tick of the kernel's clock: which came last? Some(true): the request.
