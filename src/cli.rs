@@ -7,6 +7,7 @@ Commands:
   lameduck [OPTIONS] [--] COMMAND [ARG]...    supervise COMMAND
   lameduck drain [OPTIONS]                    the preStop command, where PID 1 is something else:
                                               wait until the traffic has drained, say so in one line
+  lameduck exec [OPTIONS] [--] COMMAND...     prepare, then become COMMAND by execve
   lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
 
 Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty
@@ -20,6 +21,10 @@ Examples:
       terminationGracePeriodSeconds: 60, behind a load balancer that is slow to notice.
   lameduck --workers-per-cpu 2 --workers-extra 1 -- gunicorn app:app
       WEB_CONCURRENCY from LAMEDUCK_CPU_REQUEST_MILLIS (Downward API, requests.cpu, divisor: 1m).
+  lameduck --template /etc/fpm.tmpl:/run/fpm.conf --worker-memory 64Mi -- php-fpm -Fy /run/fpm.conf
+      pm.max_children = ${LAMEDUCK_WORKERS}, by CPU request and memory limit.
+  lameduck --wait-for tcp://db:5432 --user www-data -- uwsgi app.ini
+      Waits for the database, then drops root: no gosu, no wait-for-it.
   lameduck --ignore-peer 10.0.0.1 -- php-fpm
       HTTP probes from the node do not hold up the stop.
   lameduck --in-flight 'http://127.0.0.1:9253/metrics#phpfpm_active_processes-1' -- php-fpm
@@ -29,8 +34,8 @@ Examples:
   lameduck plan -- nginx -g 'daemon off;'
 
 Exit codes: the app's own; 128+n if signal n killed it, but 0 if n is a stop signal that was sent;
-137 if it had to be killed; 3 drain --strict and not drained; 64 usage, 70 internal, 126 found but
-cannot run, 127 not found.";
+137 if it had to be killed; 3 drain --strict and not drained; 64 usage, 69 --wait-for in vain, 70
+internal, 78 a bad file, 126 found but cannot run, 127 not found.";
 
 /// The init that lets a server die well: on the stop signal the app serves on until no new connections come and nothing is in
 /// flight; then it gets the stop signal it understands as graceful; then SIGKILL, always inside one budget.
@@ -131,9 +136,53 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", help_heading = "Workers")]
     pub workers_max: Option<String>,
 
+    /// Bytes of memory that a worker needs, such as 256Mi: no more workers than (memory limit - reserve) / this. The limit is
+    /// LAMEDUCK_MEMORY_LIMIT, the file memory_limit in LAMEDUCK_PODINFO, or the cgroup's [default: none]
+    #[arg(long, value_name = "QUANTITY", help_heading = "Workers")]
+    pub worker_memory: Option<String>,
+
+    /// Bytes of the memory limit that are not the workers' [default: 0]
+    #[arg(long, value_name = "QUANTITY", help_heading = "Workers")]
+    pub memory_reserve: Option<String>,
+
     /// Where the count goes, besides LAMEDUCK_WORKERS (repeatable) [default: the known server's own variable]
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Workers")]
     pub workers_env: Vec<String>,
+
+    /// Render SRC to DST before the start: ${NAME} and ${NAME:-default} by the app's environment, LAMEDUCK_WORKERS,
+    /// LAMEDUCK_CPU_MILLIS and LAMEDUCK_MEMORY_BYTES; $${ is a literal ${, $name is left alone. Of a directory every *.tmpl
+    /// (repeatable)
+    #[arg(long, value_name = "SRC:DST", value_delimiter = ',', help_heading = "Before the start")]
+    pub template: Vec<String>,
+
+    /// ${NAME} in the command's words too, as in templates
+    #[arg(long, help_heading = "Before the start")]
+    pub expand_args: bool,
+
+    /// Start only when this accepts connections, or answers 2xx: tcp://host:port, unix:///path, http://host/path (repeatable)
+    #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Before the start")]
+    pub wait_for: Vec<String>,
+
+    /// Give up waiting after this long, and exit with 69 [default: 60s]
+    #[arg(long, value_name = "DURATION", help_heading = "Before the start")]
+    pub wait_timeout: Option<String>,
+
+    /// Run the app as this user, by name or number, with the supplementary groups of /etc/group or with GROUP alone, and HOME set
+    /// to its home [default: ours]
+    #[arg(long, value_name = "USER[:GROUP]", help_heading = "Before the start")]
+    pub user: Option<String>,
+
+    /// Run the app in this directory [default: ours]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Before the start")]
+    pub chdir: Option<String>,
+
+    /// The app's mask for new files, in octal [default: ours]
+    #[arg(long, value_name = "MASK", help_heading = "Before the start")]
+    pub umask: Option<String>,
+
+    /// The app's limit of open files [default: ours]
+    #[arg(long, value_name = "COUNT", help_heading = "Before the start")]
+    pub nofile: Option<String>,
 
     /// One line on how it ended is written here [default: /dev/termination-log if it exists]
     #[arg(long, value_name = "FILE", help_heading = "Reporting")]
@@ -160,6 +209,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verb {
     Drain,
+    Exec,
     Plan,
     Run,
 }
@@ -168,6 +218,7 @@ pub enum Verb {
 pub fn parse(words: &[std::ffi::OsString]) -> Result<(Verb, Args), String> {
     let (verb, words) = match words.split_first() {
         Some((first, rest)) if first == "drain" => (Verb::Drain, rest),
+        Some((first, rest)) if first == "exec" => (Verb::Exec, rest),
         Some((first, rest)) if first == "plan" => (Verb::Plan, rest),
         _ => (Verb::Run, words),
     };

@@ -5,11 +5,14 @@ mod app;
 mod cli;
 pub mod core;
 mod drain;
+mod http;
 mod log;
 mod plan;
+mod prepare;
 mod run;
 pub mod sys;
 mod traffic;
+mod wait_for;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -18,15 +21,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use cli::{Args, Verb};
-use plan::{Env, Facts, Plan};
-use sys::child::SpawnError;
+use core::cgroup::{Cgroup, Figure};
+use plan::{Env, Facts, Plan, Refused};
+use sys::child::{Setup, SpawnError, Step};
 use sys::inherited::Inherited;
+use sys::signals::Signals;
 
 /// What we exit with where it is not the app's code; sysexits(3) and the shells' habit.
 mod exit {
     pub const USAGE: u8 = 64;
+    pub const UNAVAILABLE: u8 = 69;
     pub const INTERNAL: u8 = 70;
+    pub const BAD_FILE: u8 = 78;
 }
+
+/// 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// A reason not to start, for the one place that prints it.
 struct Fatal {
@@ -59,14 +69,18 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
     let env = environment(inherited);
-    let plan = plan::plan(verb, &args, &env, &facts(&args, &env)).map_err(|error| usage(error.0))?;
+    let plan = plan::plan(verb, &args, &env, &facts(verb, &args, &env)).map_err(|refused| match refused {
+        Refused::Usage(message) => usage(message),
+        Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
+    })?;
     match verb {
         Verb::Drain => wait_here(&plan, clock),
         Verb::Plan => Ok(print(&plan.describe())),
-        Verb::Run if plan.command.is_empty() => {
+        Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
         }
-        Verb::Run => supervise(&plan, inherited, clock),
+        Verb::Run => supervise(&plan, &env, inherited, clock),
+        Verb::Exec => replace(&plan, &env, inherited, clock),
     }
 }
 
@@ -86,33 +100,109 @@ fn internal(what: &str, error: std::io::Error) -> Fatal {
 }
 
 /// Prepares, spawns, and stays until the end. Whatever can fail fails before the spawn.
-fn supervise(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
-    let argv: Vec<CString> = plan.command.iter().filter_map(|word| sys::child::c_string(word)).collect();
-    let environment = child_environment(plan, inherited);
+fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     log::install(plan.log_level);
     let runtime = event_loop()?;
-    let signals = {
-        let _inside = runtime.enter();
-        sys::signals::Signals::open().map_err(|error| internal("take signals", error))?
-    };
+    let signals = open_signals(&runtime)?;
     if std::process::id() != 1
         && let Err(error) = sys::child::become_subreaper()
     {
         tracing::warn!(event = "warning", message = %format_args!("cannot become a subreaper: {error}; orphans are not reaped"));
     }
-    if let Some(signal) = app::stops_before_start(plan, sys::signals::pending()) {
-        tracing::info!(event = "exit", code = 0u8, message = %format_args!("{signal} came before the start: nothing was started"));
-        return Ok(0);
-    }
-    let path = sys::child::value(&environment, "PATH");
-    let pid = sys::child::spawn(&argv, &environment, path, inherited).map_err(|error| match error {
-        SpawnError::Fork(error) => internal("start a process", error),
-        SpawnError::Exec(error) => cannot_run(&plan.command[0], &error),
-    })?;
+    let setup = match prepare(plan, env, &runtime, &signals, clock)? {
+        Start::Go(setup) => setup,
+        Start::Stopped(code) => sys::exit(code),
+    };
+    let program = Program::new(plan, inherited, &setup);
+    let pid = sys::child::spawn(&program.command(inherited, &setup)).map_err(|error| cannot_start(plan, error))?;
+    drop(program);
     run::announce(plan, pid);
     let code = runtime.block_on(run::run(plan, pid, &signals, clock));
     // What is left to tidy is the kernel's: whoever waits for us need not.
     sys::exit(code)
+}
+
+/// Prepares as `supervise` does, then is the command.
+fn replace(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+    log::install(plan.log_level);
+    let runtime = event_loop()?;
+    let signals = open_signals(&runtime)?;
+    let setup = match prepare(plan, env, &runtime, &signals, clock)? {
+        Start::Go(setup) => setup,
+        Start::Stopped(code) => sys::exit(code),
+    };
+    let program = Program::new(plan, inherited, &setup);
+    run::announce(plan, std::process::id() as i32);
+    Err(cannot_start(plan, sys::child::replace(&program.command(inherited, &setup))))
+}
+
+fn open_signals(runtime: &tokio::runtime::Runtime) -> Result<Signals, Fatal> {
+    let _inside = runtime.enter();
+    Signals::open().map_err(|error| internal("take signals", error))
+}
+
+enum Start {
+    Go(Setup),
+    /// A stop signal came first: exit with this.
+    Stopped(u8),
+}
+
+fn prepare(
+    plan: &Plan,
+    env: &Env,
+    runtime: &tokio::runtime::Runtime,
+    signals: &Signals,
+    clock: run::Clock,
+) -> Result<Start, Fatal> {
+    let setup = prepare::setup(plan)?;
+    prepare::render(plan, env)?;
+    let mut stop = app::stops_before_start(plan, sys::signals::pending());
+    if stop.is_none() && !plan.before.wait_for.is_empty() {
+        stop = runtime.block_on(wait_for::wait_for(plan, signals, clock))?;
+    }
+    let Some(signal) = stop else { return Ok(Start::Go(setup)) };
+    // A Ctrl-C is what a shell would say it was.
+    let code = if app::stops_before_start(plan, [signal].into_iter().collect()).is_some() { 0 } else { INTERRUPTED };
+    tracing::info!(event = "exit", code, message = %format_args!("{signal} came before the start: nothing was started"));
+    Ok(Start::Stopped(code))
+}
+
+/// The words and the environment of the app.
+struct Program {
+    argv: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Program {
+    fn new(plan: &Plan, inherited: &Inherited, setup: &Setup) -> Program {
+        let argv = plan.command.iter().filter_map(|word| sys::child::c_string(word)).collect();
+        Program { argv, environment: child_environment(plan, inherited, setup) }
+    }
+
+    fn command<'a>(&'a self, inherited: &'a Inherited, setup: &'a Setup) -> sys::child::Command<'a> {
+        sys::child::Command { argv: &self.argv, environment: &self.environment, setup, inherited }
+    }
+}
+
+fn cannot_start(plan: &Plan, error: SpawnError) -> Fatal {
+    let usage = |message| Fatal { code: exit::USAGE, message };
+    let before = &plan.before;
+    match error {
+        SpawnError::Fork(error) => internal("start a process", error),
+        SpawnError::Step(Step::Exec, error) => cannot_run(&plan.command[0], &error),
+        SpawnError::Step(Step::OpenFiles, error) => usage(format!(
+            "cannot allow {} open files (--nofile): {error}; raise the container's own limit (ulimit), or add the capability SYS_RESOURCE",
+            before.nofile.unwrap_or_default()
+        )),
+        SpawnError::Step(Step::User, error) => usage(format!(
+            "cannot become {:?} (--user): {error}; add the capabilities SETUID and SETGID, or run the container as that user",
+            before.user.as_deref().unwrap_or_default(),
+        )),
+        SpawnError::Step(Step::Directory, error) => usage(format!(
+            "cannot change to {:?} (--chdir): {error}; is it in the image, and the app's user's to enter?",
+            before.chdir.as_deref().unwrap_or_default()
+        )),
+    }
 }
 
 fn cannot_run(command: &OsStr, error: &std::io::Error) -> Fatal {
@@ -137,32 +227,35 @@ fn environment(inherited: &Inherited) -> Env {
 }
 
 /// The app's: ours as it was, and what the plan adds. Ours is never changed.
-fn child_environment(plan: &Plan, inherited: &Inherited) -> Vec<CString> {
-    let added = |name: &[u8]| plan.child_env.iter().any(|(known, _)| known.as_bytes() == name);
-    // What the plan adds may stand there, empty.
+fn child_environment(plan: &Plan, inherited: &Inherited, setup: &Setup) -> Vec<CString> {
+    let home = setup.identity.as_ref().map(|identity| ("HOME", identity.home.as_str()));
+    let added = || plan.size.child_env.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(home);
+    // What is added may stand there, empty or to be appended to.
+    let is_added = |name: &[u8]| added().any(|(known, _)| known.as_bytes() == name);
     let kept = inherited
         .environment
         .iter()
-        .filter(|variable| !variable.to_bytes().split(|byte| *byte == b'=').next().is_some_and(added));
-    let added = plan.child_env.iter().filter_map(|(name, value)| sys::child::variable(name, value));
-    kept.cloned().chain(added).collect()
+        .filter(|variable| !variable.to_bytes().split(|byte| *byte == b'=').next().is_some_and(is_added));
+    kept.cloned().chain(added().filter_map(|(name, value)| sys::child::variable(name, value))).collect()
 }
 
-/// What the plan needs to know of the machine. The cgroup is only asked where nobody said what was requested.
-fn facts(args: &Args, env: &Env) -> Facts {
-    let requested = args.cpu_request.is_some() || env.get("LAMEDUCK_CPU_REQUEST").is_some();
+/// What the plan needs to know of the machine. `lameduck plan` shows all; who starts something looks no further than he must.
+fn facts(verb: Verb, args: &Args, env: &Env) -> Facts {
+    let asked = |typed: &Option<String>, name: &str| typed.is_some() || env.get(name).is_some();
+    let cpu = verb == Verb::Plan || !asked(&args.cpu_request, "LAMEDUCK_CPU_REQUEST");
     let directory = env.get("LAMEDUCK_PODINFO").unwrap_or(OsStr::new("/etc/podinfo")).to_string_lossy().into_owned();
-    let podinfo = format!("{directory}/cpu_request");
-    let podinfo_cpu = if requested { None } else { fs::read_to_string(&podinfo).ok().map(|text| (podinfo, text)) };
-    let cgroup = if requested { sys::cgroup::Cpu::default() } else { sys::cgroup::cpu() };
+    let podinfo = |file: &str| {
+        let path = format!("{directory}/{file}");
+        fs::read_to_string(&path).ok().map(|text| Figure { path, text })
+    };
     Facts {
         terminal: sys::is_terminal(),
         termination_log: fs::exists("/dev/termination-log").unwrap_or(false),
         cannot_signal_others: sys::child::cannot_signal_others(),
-        podinfo_cpu,
-        cpu_max: cgroup.max,
-        cpu_weight: cgroup.weight,
-        cpu_shares: cgroup.shares,
+        podinfo_cpu: if cpu { podinfo("cpu_request") } else { None },
+        podinfo_memory: podinfo("memory_limit"),
+        cgroup: if verb == Verb::Drain { Cgroup::default() } else { sys::cgroup::read() },
         cpus: sys::cpus(),
+        memory: sys::memory(),
     }
 }

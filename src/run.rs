@@ -391,16 +391,18 @@ const NOT_PERMITTED: i32 = 1;
 /// Before the loop: who runs, with what.
 pub fn announce(plan: &Plan, pid: i32) {
     let command: Vec<String> = plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let set: Vec<String> = plan.child_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let set: Vec<String> = plan.size.child_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     info!(
         event = "start",
         pid,
         command = command.join(" "),
         server = plan.server.map_or("", |server| server.name),
         grace_period = %Show(plan.timing.grace),
-        cpu = plan.cpu.as_ref().map_or(String::new(), |cpu| cpu.millicores.to_string()),
-        cpu_from = plan.cpu.as_ref().map_or("", |cpu| cpu.from.as_str()),
+        cpu = plan.size.cpu.as_ref().map_or(String::new(), |cpu| cpu.millicores.to_string()),
+        cpu_from = plan.size.cpu.as_ref().map_or("", |cpu| cpu.from.as_str()),
+        memory = plan.size.memory,
         set = set.join(" "),
+        user = plan.before.user.as_deref(),
     );
     for warning in &plan.warnings {
         warn!(event = "warning", message = warning);

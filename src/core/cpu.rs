@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use super::quantity::{self, LARGER_THAN_ANY_MACHINE};
+
+/// A billion cores.
+const MOST: u64 = 1_000_000_000_000;
+
 /// Thousandths of a core, Kubernetes' own unit.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Millicores(pub u64);
@@ -12,86 +17,11 @@ impl fmt::Display for Millicores {
     }
 }
 
-/// Reads a Kubernetes quantity (`1500m`, `1.5`, `2`, `15e-1`, `1k`, `1Ki`) as Kubernetes does: exactly, rounding a part of a
-/// millicore up. <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
+/// Reads a CPU quantity.
 pub fn parse_quantity(text: &str) -> Result<Millicores, &'static str> {
     const WHAT: &str = "not a Kubernetes quantity (try 500m or 2)";
-    const LARGE: &str = "larger than any machine";
-    if text.starts_with('-') {
-        return Err("negative");
-    }
-    let body = text.strip_prefix('+').unwrap_or(text);
-    let number_end = body.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(body.len());
-    let (number, suffix) = body.split_at(number_end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-        return Err(WHAT);
-    }
-    let (ten, two) = match suffix {
-        "n" => (-9, 0),
-        "u" => (-6, 0),
-        "m" => (-3, 0),
-        "" => (0, 0),
-        "k" => (3, 0),
-        "M" => (6, 0),
-        "G" => (9, 0),
-        "T" => (12, 0),
-        "P" => (15, 0),
-        "E" => (18, 0),
-        "Ki" => (0, 10),
-        "Mi" => (0, 20),
-        "Gi" => (0, 30),
-        "Ti" => (0, 40),
-        "Pi" => (0, 50),
-        "Ei" => (0, 60),
-        _ => {
-            let exponent = suffix.strip_prefix(['e', 'E']).ok_or(WHAT)?;
-            let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-            if digits.is_empty() || digits.len() > 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(WHAT);
-            }
-            (exponent.parse().map_err(|_| WHAT)?, 0)
-        }
-    };
-    // value = digits * 10^power * 2^two, in thousandths of a core.
-    let digits: String = whole.chars().chain(fraction.chars()).collect();
-    let mut power = ten + 3 - fraction.len() as i32;
-    let mut digits = digits.trim_start_matches('0').to_owned();
-    if digits.is_empty() {
-        return Ok(Millicores(0));
-    }
-    if power < 0 {
-        while power < 0 && digits.ends_with('0') {
-            digits.pop();
-            power += 1;
-        }
-    }
-    if digits.len() as i32 + power + two * 3 / 10 > 20 {
-        return Err(LARGE);
-    }
-    // Digits that lie far behind the point only matter in that they are not all zero.
-    let kept = digits.len().min(30);
-    let mut more = false;
-    if kept < digits.len() {
-        more = true;
-        power += (digits.len() - kept) as i32;
-    }
-    let mut value: u128 = digits[..kept].parse().map_err(|_| WHAT)?;
-    for _ in 0..power.max(0) {
-        value = value.checked_mul(10).ok_or(LARGE)?;
-    }
-    // The binary suffix comes before the division, or part of a millicore would be lost.
-    let scaled = value.checked_shl(two as u32).filter(|scaled| scaled >> two == value);
-    let mut value = match scaled {
-        Some(scaled) => scaled,
-        None => return Err(LARGE),
-    };
-    for _ in 0..(-power).max(0) {
-        more |= value % 10 != 0;
-        value /= 10;
-    }
-    let value = value + u128::from(more);
-    u64::try_from(value).ok().filter(|milli| *milli <= 1_000_000_000_000).map(Millicores).ok_or(LARGE)
+    let milli = quantity::parse(text, 3, WHAT)?;
+    Some(milli).filter(|milli| *milli <= MOST).map(Millicores).ok_or(LARGER_THAN_ANY_MACHINE)
 }
 
 /// Reads what the Downward API writes with `divisor: 1m`: whole millicores.
@@ -100,7 +30,7 @@ pub fn parse_millicores(text: &str) -> Result<Millicores, &'static str> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err("not whole millicores (use the Downward API with divisor: 1m, or LAMEDUCK_CPU_REQUEST for a quantity)");
     }
-    text.parse().ok().filter(|milli| *milli <= 1_000_000_000_000).map(Millicores).ok_or("larger than any machine")
+    text.parse().ok().filter(|milli| *milli <= MOST).map(Millicores).ok_or(LARGER_THAN_ANY_MACHINE)
 }
 
 /// Reads cgroup v2's `cpu.max` (`150000 100000`, `max 100000`). None: no limit.
@@ -123,8 +53,8 @@ pub fn shares_to_request(shares: u64) -> Option<Millicores> {
 
 /// The requests that cgroup v2's `cpu.weight` can stand for. Two formulas are in use: the linear one of KEP-2254 (runc until
 /// 1.3.1, crun until 1.22) and the quadratic one of opencontainers/cgroups v0.0.3 (runc from 1.3.2, crun from 1.23). The one
-/// that is a multiple of 50m and within the limit is taken; where both or neither are, nobody can tell. A guess, by nature.
-pub fn weight_to_request(weight: u64, limit: Option<Millicores>) -> Option<Millicores> {
+/// that is a multiple of 50m and no more than there are CPUs is taken; where both or neither are, nobody can tell. A guess, by nature.
+pub fn weight_to_request(weight: u64, most: Option<Millicores>) -> Option<Millicores> {
     // 1 is what no request gives, 100 what the kernel gives to those nobody set.
     if weight <= 1 || weight == 100 {
         return None;
@@ -132,7 +62,7 @@ pub fn weight_to_request(weight: u64, limit: Option<Millicores>) -> Option<Milli
     let plausible = |candidates: Vec<u64>, to_weight: fn(u64) -> u64| {
         candidates
             .into_iter()
-            .filter(|milli| to_weight(*milli) == weight && limit.is_none_or(|limit| *milli <= limit.0))
+            .filter(|milli| to_weight(*milli) == weight && most.is_none_or(|most| *milli <= most.0))
             .map(Millicores)
             .collect::<Vec<_>>()
     };

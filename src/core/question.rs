@@ -1,54 +1,35 @@
 //! What `--in-flight` asks, and of whom.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::exposition::Selector;
+use super::url::Url;
 
 /// `http://host:port/path#metric{label="x"}`, and `-N` behind it where the answer counts the question.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Question {
-    /// None: `localhost`, which may be either family's.
-    host: Option<IpAddr>,
-    pub port: u16,
-    /// For the Host header.
-    pub authority: String,
-    pub path: String,
+    pub url: Url,
+    pub addresses: Vec<SocketAddr>,
     pub selector: Selector,
     pub less: u32,
 }
 
 impl Question {
     pub fn parse(text: &str) -> Result<Question, &'static str> {
-        let rest = text.strip_prefix("http://").ok_or("not a plain http:// URL")?;
-        let (url, metric) = rest.split_once('#').ok_or("no metric (append #name or #name{label=\"x\"})")?;
-        let (authority, path) = url.find('/').map_or((url, "/"), |slash| url.split_at(slash));
-        if url.chars().any(|c| c.is_control() || c == ' ' || !c.is_ascii()) {
-            return Err("blanks and control characters must be written %20 and so on");
+        let (url, metric) = text.split_once('#').unwrap_or((text, ""));
+        let url = Url::parse(url)?;
+        // A name would have to be looked up while the app is dying.
+        let addresses = url.addresses().ok_or("the host must be an address or localhost")?;
+        if metric.is_empty() {
+            return Err("no metric (append #name or #name{label=\"x\"})");
         }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| "not a port")?),
-            _ => (authority, 80),
-        };
-        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host) {
-            "localhost" => None,
-            // A name would have to be looked up while the app is dying.
-            address => Some(address.parse().map_err(|_| "the host must be an address or localhost")?),
-        };
         let (metric, less) = match metric.rsplit_once('-') {
             Some((metric, less)) if less.bytes().all(|b| b.is_ascii_digit()) && !less.is_empty() => {
                 (metric, less.parse().map_err(|_| "too large a number behind the metric")?)
             }
             _ => (metric, 0),
         };
-        let selector = Selector::parse(metric)?;
-        Ok(Question { host, port, authority: authority.to_owned(), path: path.to_owned(), selector, less })
-    }
-
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        match self.host {
-            Some(host) => vec![(host, self.port).into()],
-            None => vec![(Ipv4Addr::LOCALHOST, self.port).into(), (Ipv6Addr::LOCALHOST, self.port).into()],
-        }
+        Ok(Question { url, addresses, selector: Selector::parse(metric)?, less })
     }
 }
 
@@ -59,11 +40,11 @@ mod tests {
     #[test]
     fn questions() {
         let question = Question::parse("http://127.0.0.1:9253/metrics?x=1#phpfpm_active_processes{pool=\"a-1\"}-1").unwrap();
-        assert_eq!((question.port, &question.path[..], question.less), (9253, "/metrics?x=1", 1));
+        assert_eq!((question.url.port, &question.url.path[..], question.less), (9253, "/metrics?x=1", 1));
         assert_eq!(question.selector, Selector::parse("phpfpm_active_processes{pool=\"a-1\"}").unwrap());
-        assert_eq!(Question::parse("http://localhost#x").unwrap().addresses().len(), 2);
-        assert_eq!(Question::parse("http://[::1]/#x").unwrap().addresses(), ["[::1]:80".parse().unwrap()]);
-        assert_eq!(Question::parse("http://[::1]:81/#x").unwrap().addresses(), ["[::1]:81".parse().unwrap()]);
+        assert_eq!(Question::parse("http://localhost#x").unwrap().addresses.len(), 2);
+        assert_eq!(Question::parse("http://[::1]/#x").unwrap().addresses, ["[::1]:80".parse().unwrap()]);
+        assert_eq!(Question::parse("http://[::1]:81/#x").unwrap().addresses, ["[::1]:81".parse().unwrap()]);
         for text in [
             "",
             "https://1.2.3.4/#x",

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::size::Look;
 use super::{CpuSource, Plan, stop_names};
 use crate::core::shutdown::Drain;
 use crate::core::time::Show;
@@ -25,23 +26,7 @@ impl Plan {
         for setting in &self.settings {
             let _ = writeln!(text, "  {:<16} {:<12} {}", setting.name, setting.value, setting.source);
         }
-        text.push_str("\nworkers\n");
-        match (&self.cpu, self.workers) {
-            (Some(cpu), Some(workers)) => {
-                let kind = match cpu.source {
-                    CpuSource::Request => "request",
-                    CpuSource::Limit => "limit",
-                    CpuSource::Guess => "request, guessed",
-                    CpuSource::Affinity => "no request or limit known",
-                };
-                let _ = writeln!(text, "  {:<16} {:<12} {kind}: {}", "cpu", cpu.millicores, cpu.from);
-                let _ = writeln!(text, "  {:<16} {workers}", "count");
-            }
-            _ => text.push_str("  cpu              unknown\n"),
-        }
-        for (name, value) in &self.child_env {
-            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
-        }
+        text.push_str(&self.size());
         text.push_str("\ntimeline\n");
         text.push_str(&self.timeline());
         text.push_str("  UDP and QUIC have no connections to watch: what listens on UDP alone is held for the delay alone\n");
@@ -50,6 +35,41 @@ impl Plan {
             for warning in &self.warnings {
                 let _ = writeln!(text, "  {warning}");
             }
+        }
+        text
+    }
+
+    /// CPU, memory, workers: every place that was looked at, and what came of it.
+    fn size(&self) -> String {
+        let size = &self.size;
+        let mut text = String::from("\nsize: of each the first that is known is taken (>)\n");
+        let said = |look: &Look| look.text.as_ref().map_or("-".to_owned(), |said| format!("{said:?}"));
+        let place_width = size.looks.iter().map(|look| look.place.len()).max().unwrap_or_default();
+        let said_width = size.looks.iter().map(|look| said(look).len()).max().unwrap_or_default();
+        for look in &size.looks {
+            let mark = if look.taken { '>' } else { ' ' };
+            let (place, said) = (&look.place, said(look));
+            let _ = writeln!(text, "{mark} {:<16} {place:<place_width$}  {said:<said_width$}  {}", look.what, look.means);
+        }
+        text.push_str("\nworkers\n");
+        match (&size.cpu, size.workers) {
+            (Some(cpu), Some(workers)) => {
+                let kind = match cpu.source {
+                    CpuSource::Request => "request",
+                    CpuSource::Limit => "limit",
+                    CpuSource::Guess => "request, guessed: only LAMEDUCK_WORKERS is set",
+                    CpuSource::Affinity => "no request or limit known: only LAMEDUCK_WORKERS is set",
+                };
+                let _ = writeln!(text, "  {:<16} {:<12} {kind}", "cpu", cpu.millicores.to_string());
+                if let Some(memory) = size.memory {
+                    let _ = writeln!(text, "  {:<16} {:<12} limit, in bytes", "memory", memory);
+                }
+                let _ = writeln!(text, "  {:<16} {workers:<12} {}", "count", size.because);
+            }
+            _ => text.push_str("  cpu              unknown\n"),
+        }
+        for (name, value) in &size.child_env {
+            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
         }
         text
     }
@@ -93,7 +113,9 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::tests::made;
+    use crate::core::cgroup::{Cgroup, Figure};
+    use crate::plan::Facts;
+    use crate::plan::tests::{made, with};
 
     #[test]
     fn the_timeline_is_to_scale() {
@@ -103,5 +125,51 @@ mod tests {
         // 72 columns for 20 s: 5 s are 18, told by 13 s, killed at 18 s.
         assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
         assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
+    }
+
+    fn figure(path: &str, text: &str) -> Figure {
+        Figure { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    /// As the kubelet and the kernel write it.
+    #[test]
+    fn in_kubernetes() {
+        let facts = Facts {
+            podinfo_cpu: Some(figure("/etc/podinfo/cpu_request", "1500")),
+            podinfo_memory: Some(figure("/etc/podinfo/memory_limit", "1073741824")),
+            cgroup: Cgroup {
+                cpu_max: vec![figure("/sys/fs/cgroup/cpu.max", "300000 100000\n")],
+                cpu_weight: Some(figure("/sys/fs/cgroup/cpu.weight", "59\n")),
+                memory_max: vec![figure("/sys/fs/cgroup/memory.max", "1073741824\n")],
+                ..Cgroup::default()
+            },
+            cpus: Some(64),
+            ..Facts::default()
+        };
+        let options = ["plan", "--grace-period", "60s", "--delay", "15s", "--workers-per-cpu", "2", "--workers-extra", "1"];
+        let memory = ["--worker-memory", "300Mi", "--memory-reserve", "100Mi"];
+        let before = ["--wait-for", "tcp://db:5432", "--user", "www-data", "--template", "/t/app.ini:/run/app.ini"];
+        let command = ["sh", "-c", "exec gunicorn app:app"];
+        let variables =
+            [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("LAMEDUCK_QUIET_PERIOD", "2s"), ("LAMEDUCK_CPU_REQUEST_MILLIS", "0")];
+        let plan = with(&[&options[..], &memory, &before, &command].concat(), &variables, &facts).unwrap();
+        assert_eq!(plan.describe(), include_str!("../../tests/plan/kubernetes.txt"));
+    }
+
+    /// Version 1, and nobody said anything.
+    #[test]
+    fn in_docker() {
+        let facts = Facts {
+            cgroup: Cgroup {
+                cpu_max: vec![figure("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "max 100000")],
+                cpu_shares: Some(figure("/sys/fs/cgroup/cpu,cpuacct/cpu.shares", "1024\n")),
+                memory_max: vec![figure("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")],
+                ..Cgroup::default()
+            },
+            cpus: Some(8),
+            ..Facts::default()
+        };
+        let plan = with(&["plan", "apache2-foreground"], &[("LAMEDUCK_DELAYS", "1s")], &facts).unwrap();
+        assert_eq!(plan.describe(), include_str!("../../tests/plan/docker.txt"));
     }
 }

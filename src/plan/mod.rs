@@ -1,6 +1,8 @@
 //! What was meant: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
 
+mod before;
 mod describe;
+mod size;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::{self, Args, Verb};
-use crate::core::cpu::{self, Millicores};
+use crate::core::cgroup::{Cgroup, Figure};
 use crate::core::network::Network;
 use crate::core::question::Question;
 use crate::core::servers::{self, Server};
@@ -17,7 +19,8 @@ use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::time::{Show, parse_duration};
 use crate::core::verdict::Rules;
-use crate::core::workers::{self, Decimal, Policy};
+pub use before::{Before, Template, Values};
+pub use size::{CpuSource, Size};
 
 /// The environment as it was at the start. A set but empty variable counts as unset.
 #[derive(Clone, Debug, Default)]
@@ -25,15 +28,22 @@ pub struct Env(BTreeMap<String, OsString>);
 
 impl Env {
     pub fn new(variables: impl IntoIterator<Item = (String, OsString)>) -> Env {
-        Env(variables.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+        Env(variables.into_iter().collect())
     }
 
+    /// As a setting.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.value(name).filter(|value| !value.is_empty())
+    }
+
+    /// As it stands there, empty perhaps.
+    pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
 
+    /// Of those that are set.
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
 }
 
@@ -46,13 +56,14 @@ pub struct Facts {
     pub termination_log: bool,
     /// Root without CAP_KILL, able to run the app as somebody else.
     pub cannot_signal_others: bool,
-    /// The file `cpu_request` in LAMEDUCK_PODINFO, and its path.
-    pub podinfo_cpu: Option<(String, String)>,
-    pub cpu_max: Option<String>,
-    pub cpu_weight: Option<u64>,
-    pub cpu_shares: Option<u64>,
+    /// The files `cpu_request` and `memory_limit` in LAMEDUCK_PODINFO.
+    pub podinfo_cpu: Option<Figure>,
+    pub podinfo_memory: Option<Figure>,
+    pub cgroup: Cgroup,
     /// The CPUs this process may run on.
     pub cpus: Option<usize>,
+    /// The machine's, in bytes.
+    pub memory: Option<u64>,
 }
 
 /// Where a setting came from.
@@ -84,25 +95,6 @@ pub enum StopOn {
     Given(SignalSet),
 }
 
-/// Where the CPU figure came from, which decides what may be set from it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CpuSource {
-    /// CPUs it may run on: of the whole node, likely.
-    Affinity,
-    /// cgroup shares or weight.
-    Guess,
-    Limit,
-    Request,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Cpu {
-    pub millicores: Millicores,
-    pub source: CpuSource,
-    /// In words: what was read, and where.
-    pub from: String,
-}
-
 /// A setting as `lameduck plan` shows it.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -131,21 +123,22 @@ pub struct Plan {
     pub group: bool,
     pub success: Vec<u8>,
     pub terminal: bool,
-    pub cpu: Option<Cpu>,
-    pub workers: Option<u64>,
-    /// What the app's environment gains.
-    pub child_env: Vec<(String, String)>,
+    pub size: Size,
+    pub before: Before,
     pub termination_log: Option<OsString>,
     pub log_level: tracing::Level,
     pub settings: Vec<Setting>,
     pub warnings: Vec<String>,
 }
 
-/// One line for a person, without our name before it. Exit code 64.
+/// One line for a person, without our name before it.
 #[derive(Debug, Eq, PartialEq)]
-pub struct UsageError(pub String);
+pub enum Refused {
+    Usage(String),
+    BadFile(String),
+}
 
-type Usage<T> = Result<T, UsageError>;
+type Result<T> = std::result::Result<T, Refused>;
 
 /// What somebody wrote, and where.
 struct Given {
@@ -154,13 +147,13 @@ struct Given {
 }
 
 impl Given {
-    fn cannot(&self, what: &str, why: &str) -> UsageError {
-        UsageError(format!("cannot read {what} {:?} from {}: {why}", self.text, self.source))
+    fn cannot(&self, what: &str, why: &str) -> Refused {
+        Refused::Usage(format!("cannot read {what} {:?} from {}: {why}", self.text, self.source))
     }
 }
 
 /// Variables of ours that are no option.
-const VARIABLES: &[&str] = &["LAMEDUCK_CPU_REQUEST_MILLIS", "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"];
+const VARIABLES: &[&str] = &[size::CPU_MILLIS, size::MEMORY_LIMIT, "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"];
 
 pub fn variable(option: &str) -> String {
     format!("LAMEDUCK_{}", option.to_ascii_uppercase().replace('-', "_"))
@@ -173,13 +166,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The option over its variable.
-    fn given(&self, option: &str, typed: Option<&str>) -> Usage<Option<Given>> {
+    fn given(&self, option: &str, typed: Option<&str>) -> Result<Option<Given>> {
         if let Some(text) = typed {
             return Ok(Some(Given { text: text.to_owned(), source: Source::Option(format!("--{option}")) }));
         }
         let name = variable(option);
         let Some(value) = self.env.get(&name) else { return Ok(None) };
-        let text = value.to_str().ok_or_else(|| UsageError(format!("cannot read {name}: not UTF-8; write plain text")))?;
+        let text = value.to_str().ok_or_else(|| Refused::Usage(format!("cannot read {name}: not UTF-8; write plain text")))?;
         Ok(Some(Given { text: text.to_owned(), source: Source::Variable(name) }))
     }
 
@@ -187,7 +180,7 @@ impl Reader<'_> {
         self.settings.push(Setting { name, value: value.to_string(), source });
     }
 
-    fn duration(&self, name: &'static str, typed: &Option<String>) -> Usage<Option<(Duration, Source)>> {
+    fn duration(&self, name: &'static str, typed: &Option<String>) -> Result<Option<(Duration, Source)>> {
         let Some(given) = self.given(name, typed.as_deref())? else { return Ok(None) };
         let length = parse_duration(&given.text).map_err(|why| given.cannot(&name.replace('-', " "), why))?;
         Ok(Some((length, given.source)))
@@ -198,20 +191,20 @@ impl Reader<'_> {
         name: &'static str,
         typed: &[String],
         what: &str,
-        read: impl Fn(&str) -> Result<T, &'static str>,
-    ) -> Usage<Vec<T>> {
+        read: impl Fn(&str) -> std::result::Result<T, &'static str>,
+    ) -> Result<Vec<T>> {
         let joined = if typed.is_empty() { None } else { Some(typed.join(",")) };
         let Some(given) = self.given(name, joined.as_deref())? else { return Ok(Vec::new()) };
         let each = |text: &str| {
             let given = Given { text: text.to_owned(), source: given.source.clone() };
             read(text).map_err(|why| given.cannot(what, why))
         };
-        let values = given.text.split(',').map(|text| each(text.trim())).collect::<Usage<Vec<T>>>()?;
+        let values = given.text.split(',').map(|text| each(text.trim())).collect::<Result<Vec<T>>>()?;
         self.show(name, given.text.clone(), given.source.clone());
         Ok(values)
     }
 
-    fn number<T: FromStr>(&mut self, name: &'static str, typed: &Option<String>) -> Usage<Option<T>> {
+    fn number<T: FromStr>(&mut self, name: &'static str, typed: &Option<String>) -> Result<Option<T>> {
         let Some(given) = self.given(name, typed.as_deref())? else { return Ok(None) };
         let number = given.text.parse().map_err(|_| given.cannot(&name.replace('-', " "), "not a whole number in range"))?;
         self.show(name, given.text.clone(), given.source.clone());
@@ -219,14 +212,14 @@ impl Reader<'_> {
     }
 }
 
-pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
+pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     for (name, typed) in [("strict", args.strict), ("stop", args.stop)] {
         if typed && verb != Verb::Drain {
-            return Err(UsageError(format!("cannot use --{name}: it belongs to lameduck drain; write drain before it")));
+            return Err(Refused::Usage(format!("cannot use --{name}: it belongs to lameduck drain; write drain before it")));
         }
     }
     if verb == Verb::Drain && !args.command.is_empty() {
-        return Err(UsageError(
+        return Err(Refused::Usage(
             "cannot drain a command: lameduck drain waits for what runs already; leave the command out".to_owned(),
         ));
     }
@@ -236,7 +229,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
     let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let server = servers::recognise(&words);
 
-    let timing = timing(&mut reader, args, in_kubernetes, &mut warnings)?;
+    // Whoever becomes the app does not stop it.
+    let may_be_docker = !in_kubernetes && verb != Verb::Exec;
+    let timing = timing(&mut reader, args, may_be_docker, &mut warnings)?;
     let rules = rules(&mut reader, args, timing.idle_after)?;
     let ports = reader.list("port", &args.port, "port", |text| match text.parse::<u16>() {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
@@ -276,16 +271,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
     let success =
         reader.list("success-code", &args.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
 
-    let policy = policy(&mut reader, args)?;
-    let workers_env = reader.list("workers-env", &args.workers_env, "variable name", |text| {
-        let valid = !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && !text.starts_with(|c: char| c.is_ascii_digit());
-        if valid { Ok(text.to_owned()) } else { Err("not the name of a variable") }
-    })?;
-    let cpu = cpu(&mut reader, args, env, facts, in_kubernetes)?;
-    let workers = cpu.as_ref().map(|cpu| workers::count(cpu.millicores, &policy));
-    let child_env = child_env(env, server, cpu.as_ref(), workers, workers_env);
+    let size = size::size(&mut reader, args, facts, server, &words, &mut warnings)?;
+
+    let (before, command) = before::before(&mut reader, args, &size)?;
 
     let termination_log = match reader.given("termination-log", args.termination_log.as_deref())? {
         Some(given) => {
@@ -302,7 +290,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
         );
     }
     Ok(Plan {
-        command: args.command.clone(),
+        command,
         server,
         timing,
         rules,
@@ -316,9 +304,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
         group,
         success,
         terminal: facts.terminal,
-        cpu,
-        workers,
-        child_env,
+        size,
+        before,
         termination_log,
         log_level,
         settings: reader.settings,
@@ -327,13 +314,13 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Usage<Plan> {
 }
 
 /// One budget: lame duck + drain ≤ grace − stop-timeout − margin. What was asked for must fit; defaults shrink.
-fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, warnings: &mut Vec<String>) -> Usage<Timing> {
+fn timing(reader: &mut Reader<'_>, args: &Args, may_be_docker: bool, warnings: &mut Vec<String>) -> Result<Timing> {
     const SHORTEST: Duration = Duration::from_secs(1);
     let grace_given = reader.duration("grace-period", &args.grace_period)?;
     let delay_given = reader.duration("delay", &args.delay)?;
     let stop_given = reader.duration("stop-timeout", &args.stop_timeout)?;
     let (grace, grace_source) = grace_given.unwrap_or_else(|| {
-        if !in_kubernetes {
+        if may_be_docker {
             warnings.push(
                 "no grace period was given, and this is not Kubernetes: 30s is assumed, but Docker kills after 10s (docker stop -t, stop_grace_period); set --grace-period to the same"
                     .to_owned(),
@@ -342,7 +329,7 @@ fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, warnings: &
         (Duration::from_secs(30), Source::Default("Kubernetes' own"))
     });
     if grace < SHORTEST {
-        return Err(UsageError(format!(
+        return Err(Refused::Usage(format!(
             "cannot use grace period {} from {grace_source}: shorter than 1s; nothing could be drained",
             Show(grace)
         )));
@@ -357,7 +344,7 @@ fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, warnings: &
                 let _ = write!(sum, "{name} {} ({source}) + ", Show(*length));
             }
         }
-        return Err(UsageError(format!(
+        return Err(Refused::Usage(format!(
             "cannot fit the shutdown into its budget: {sum}margin {} > grace period {} ({grace_source}); shorten the one or lengthen the other",
             Show(margin),
             Show(grace),
@@ -420,7 +407,7 @@ fn drain_name(drain: Drain) -> &'static str {
     }
 }
 
-fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Usage<Rules> {
+fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Result<Rules> {
     let max_silence = reader.duration("max-silence", &args.max_silence)?;
     match &max_silence {
         Some((length, source)) => reader.show("max-silence", Show(*length), source.clone()),
@@ -436,7 +423,7 @@ fn stop_on(
     server: Option<&Server>,
     stop_signal: Option<Signal>,
     terminal: bool,
-) -> Usage<StopOn> {
+) -> Result<StopOn> {
     let typed = if args.stop_on.is_empty() { None } else { Some(args.stop_on.join(",")) };
     let given = reader.given("stop-on", typed.as_deref())?;
     let Some(given) = given.filter(|given| given.text != "auto") else {
@@ -468,26 +455,26 @@ fn check_rewrites(
     server: Option<&Server>,
     stop_signal: Option<Signal>,
     terminal: bool,
-) -> Usage<()> {
+) -> Result<()> {
     let stopping = match stop_on {
         StopOn::Auto => automatic(server, stop_signal, terminal),
         StopOn::Given(set) => *set,
     };
     for (index, rewrite) in rewrites.iter().enumerate() {
         if stopping.contains(rewrite.from) {
-            return Err(UsageError(format!(
+            return Err(Refused::Usage(format!(
                 "cannot rewrite {0}: it begins the shutdown and is not forwarded; use --stop-signal to choose what the app is sent",
                 rewrite.from
             )));
         }
         if rewrites[..index].iter().any(|before| before.from == rewrite.from && before.to != rewrite.to) {
-            return Err(UsageError(format!("cannot rewrite {} twice: the two contradict; give one", rewrite.from)));
+            return Err(Refused::Usage(format!("cannot rewrite {} twice: the two contradict; give one", rewrite.from)));
         }
     }
     Ok(())
 }
 
-fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Usage<bool> {
+fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool> {
     if typed {
         reader.show(name, "on", Source::Option(format!("--{name}")));
         return Ok(true);
@@ -502,98 +489,7 @@ fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Usage<bool>
     Ok(on)
 }
 
-fn policy(reader: &mut Reader<'_>, args: &Args) -> Usage<Policy> {
-    let mut policy = Policy::default();
-    if let Some(given) = reader.given("workers-per-cpu", args.workers_per_cpu.as_deref())? {
-        policy.per_cpu = Decimal::parse(&given.text).map_err(|why| given.cannot("workers per CPU", why))?;
-        reader.show("workers-per-cpu", policy.per_cpu, given.source);
-    }
-    if let Some(extra) = reader.number::<i32>("workers-extra", &args.workers_extra)? {
-        policy.extra = extra.into();
-    }
-    if let Some(min) = reader.number::<u32>("workers-min", &args.workers_min)? {
-        policy.min = min.into();
-    }
-    policy.max = reader.number::<u32>("workers-max", &args.workers_max)?.map(u64::from);
-    if policy.max == Some(0) {
-        return Err(UsageError("cannot run 0 workers: --workers-max is 0; give 1 or more".to_owned()));
-    }
-    if let Some(max) = policy.max.filter(|max| *max < policy.min) {
-        return Err(UsageError(format!("cannot fit the workers: --workers-min {} > --workers-max {max}; swap them", policy.min)));
-    }
-    Ok(policy)
-}
-
-/// The first that is known and not 0.
-fn cpu(reader: &mut Reader<'_>, args: &Args, env: &Env, facts: &Facts, in_kubernetes: bool) -> Usage<Option<Cpu>> {
-    const MILLIS: &str = "LAMEDUCK_CPU_REQUEST_MILLIS";
-    let known =
-        |millicores: Millicores, source: CpuSource, from: String| (millicores.0 > 0).then_some(Cpu { millicores, source, from });
-    let mut found = None;
-    if let Some(given) = reader.given("cpu-request", args.cpu_request.as_deref())? {
-        let request = cpu::parse_quantity(&given.text).map_err(|why| given.cannot("CPU request", why))?;
-        reader.show("cpu-request", &given.text, given.source.clone());
-        found = known(request, CpuSource::Request, given.source.to_string());
-    }
-    if let Some(value) = env.get(MILLIS) {
-        let given = Given { text: value.to_string_lossy().into_owned(), source: Source::Variable(MILLIS.to_owned()) };
-        let request = cpu::parse_millicores(&given.text).map_err(|why| given.cannot("CPU request", why))?;
-        found = found.or_else(|| known(request, CpuSource::Request, MILLIS.to_owned()));
-    }
-    if let (None, Some((path, text))) = (&found, &facts.podinfo_cpu) {
-        let request = cpu::parse_millicores(text)
-            .map_err(|why| UsageError(format!("cannot read CPU request {:?} from {path}: {why}", text.trim())))?;
-        found = known(request, CpuSource::Request, path.clone());
-    }
-    let limit = facts.cpu_max.as_deref().and_then(cpu::parse_cpu_max);
-    let found = found.or_else(|| {
-        limit
-            .and_then(|limit| known(limit, CpuSource::Limit, "the cgroup's CPU limit".to_owned()))
-            .or_else(|| {
-                if !in_kubernetes {
-                    return None;
-                }
-                let weight = facts.cpu_weight.and_then(|weight| {
-                    known(
-                        cpu::weight_to_request(weight, limit)?,
-                        CpuSource::Guess,
-                        format!("a guess from cgroup weight {weight}"),
-                    )
-                });
-                let shares = facts.cpu_shares.and_then(|shares| {
-                    known(cpu::shares_to_request(shares)?, CpuSource::Guess, format!("a guess from cgroup shares {shares}"))
-                });
-                weight.or(shares)
-            })
-            .or_else(|| known(Millicores(facts.cpus? as u64 * 1000), CpuSource::Affinity, "the CPUs it may run on".to_owned()))
-    });
-    Ok(found)
-}
-
-/// What the app's environment gains; what the user set is never overwritten.
-fn child_env(
-    env: &Env,
-    server: Option<&Server>,
-    cpu: Option<&Cpu>,
-    workers: Option<u64>,
-    named: Vec<String>,
-) -> Vec<(String, String)> {
-    let (Some(cpu), Some(workers)) = (cpu, workers) else { return Vec::new() };
-    let mut names = vec!["LAMEDUCK_WORKERS".to_owned()];
-    // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
-    if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
-        let own = server.map_or(&[][..], |server| server.workers);
-        if !named.is_empty() {
-            names.extend(named);
-        } else if !own.iter().any(|name| env.get(name).is_some()) {
-            names.extend(own.first().map(|name| (*name).to_owned()));
-        }
-    }
-    names.dedup();
-    names.into_iter().filter(|name| env.get(name).is_none()).map(|name| (name, workers.to_string())).collect()
-}
-
-fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Usage<tracing::Level> {
+fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing::Level> {
     let Some(given) = reader.given("log-level", args.log_level.as_deref())? else {
         // A hook says its one line, and what went wrong.
         return Ok(if verb == Verb::Drain { tracing::Level::WARN } else { tracing::Level::INFO });
@@ -646,18 +542,18 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    pub fn made(options: &[&str], variables: &[(&str, &str)]) -> Usage<Plan> {
+    pub fn made(options: &[&str], variables: &[(&str, &str)]) -> Result<Plan> {
         with(options, variables, &Facts::default())
     }
 
-    fn with(options: &[&str], variables: &[(&str, &str)], facts: &Facts) -> Usage<Plan> {
+    pub fn with(options: &[&str], variables: &[(&str, &str)], facts: &Facts) -> Result<Plan> {
         let words: Vec<OsString> = options.iter().map(OsString::from).collect();
         let (verb, args) = cli::parse(&words).unwrap();
         plan(verb, &args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
     }
 
     fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
-        let error = made(options, variables).unwrap_err().0;
+        let Refused::Usage(error) = made(options, variables).unwrap_err() else { panic!("a bad file") };
         assert!(error.starts_with("cannot ") && !error.contains('\n'), "{error}");
         error
     }
@@ -730,42 +626,27 @@ mod tests {
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),
             (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
+            (&["--worker-memory", "1x", "x"], &[], "cannot read worker memory \"1x\" from --worker-memory: not bytes"),
+            (
+                &["--memory-reserve", "2Gi", "x"],
+                &[("LAMEDUCK_MEMORY_LIMIT", "1Gi")],
+                "--memory-reserve 2147483648 > memory limit 1073741824",
+            ),
+            (&["x"], &[("LAMEDUCK_MEMORY_LIMIT", "lots")], "from LAMEDUCK_MEMORY_LIMIT"),
+            (&["--template", "a", "x"], &[], "cannot read template \"a\" from --template: not SRC:DST"),
+            (&["--wait-for", "db:5432", "x"], &[], "cannot read what to wait for \"db:5432\" from --wait-for"),
+            (&["--wait-timeout", "x", "x"], &[], "--wait-timeout"),
+            (&["--umask", "8", "x"], &[], "--umask"),
+            (&["--umask", "01000", "x"], &[], "--umask"),
+            (&["--nofile", "0", "x"], &[], "--nofile"),
+            (&["--user", "", "x"], &[], "--user"),
+            (&["--expand-args", "x", "${NONE}"], &[], "cannot expand word 2 of the command, \"${NONE}\": NONE is not set"),
             (&["x"], &[("LAMEDUCK_GROUP", "perhaps")], "LAMEDUCK_GROUP"),
         ] {
             let error = refused(options, variables);
             assert!(error.contains(part), "{error}");
         }
         made(&["--rewrite", "QUIT:TERM", "x"], &[]).unwrap();
-    }
-
-    #[test]
-    fn workers_go_where_the_server_reads_them_and_never_over_the_user_s() {
-        let set =
-            |options: &[&str], variables: &[(&str, &str)], facts: &Facts| with(options, variables, facts).unwrap().child_env;
-        let pairs =
-            |names: &[&str], count: &str| names.iter().map(|name| ((*name).to_owned(), count.to_owned())).collect::<Vec<_>>();
-        let none = Facts::default();
-        let request = [("LAMEDUCK_CPU_REQUEST_MILLIS", "1500")];
-        assert_eq!(set(&["gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "2"));
-        assert_eq!(
-            set(&["--cpu-request", "4", "gunicorn"], &request, &none),
-            pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "4")
-        );
-        assert_eq!(set(&["gunicorn"], &[request[0], ("WEB_CONCURRENCY", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
-        assert_eq!(set(&["uwsgi"], &[request[0], ("UWSGI_WORKERS", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
-        assert_eq!(set(&["uwsgi"], &[request[0], ("LAMEDUCK_WORKERS", "9")], &none), pairs(&["UWSGI_PROCESSES"], "2"));
-        assert_eq!(set(&["--workers-env", "N,M", "gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "N", "M"], "2"));
-        // A request of 0 is none: the next source is asked.
-        let node = Facts { cpus: Some(64), ..Facts::default() };
-        assert_eq!(set(&["gunicorn"], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "0")], &node), pairs(&["LAMEDUCK_WORKERS"], "64"));
-        let limited = Facts { cpu_max: Some("250000 100000".to_owned()), ..node.clone() };
-        assert_eq!(set(&["gunicorn"], &[], &limited), pairs(&["LAMEDUCK_WORKERS", "WEB_CONCURRENCY"], "3"));
-        let guessed = Facts { cpu_shares: Some(1536), ..node.clone() };
-        let kubernetes = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
-        assert_eq!(set(&["gunicorn"], &kubernetes, &guessed), pairs(&["LAMEDUCK_WORKERS"], "2"));
-        assert_eq!(set(&["gunicorn"], &[], &guessed), pairs(&["LAMEDUCK_WORKERS"], "64"), "no guesses outside Kubernetes");
-        let file = Facts { podinfo_cpu: Some(("/etc/podinfo/cpu_request".to_owned(), "2600\n".to_owned())), ..node };
-        assert_eq!(set(&["x"], &[], &file), pairs(&["LAMEDUCK_WORKERS"], "3"));
     }
 
     #[test]

@@ -1,65 +1,159 @@
-//! What the cgroup says about CPU, version 1 or 2, with or without a cgroup namespace.
+//! Where the cgroup's files are: version 1 or 2, with or without a cgroup namespace.
 
 use std::fs;
 
-/// Raw texts, for core/cpu.rs to read.
-#[derive(Clone, Debug, Default)]
-pub struct Cpu {
-    /// `cpu.max`, or quota and period in its form.
-    pub max: Option<String>,
-    pub weight: Option<u64>,
-    pub shares: Option<u64>,
+use crate::core::cgroup::{Cgroup, Figure};
+
+pub fn read() -> Cgroup {
+    read_under("/sys/fs/cgroup", &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
 }
 
-pub fn cpu() -> Cpu {
-    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let unified = path_of(&table, |controllers| controllers.is_empty());
-    let legacy = path_of(&table, |controllers| controllers.split(',').any(|controller| controller == "cpu"));
-    // With a cgroup namespace the path is / and the mount is ours; without, a container's mount may still start at our own group.
-    for directory in [format!("/sys/fs/cgroup{unified}"), "/sys/fs/cgroup".to_owned()] {
-        let max = read(&directory, "cpu.max");
-        let weight = read(&directory, "cpu.weight").and_then(|text| text.trim().parse().ok());
-        if max.is_some() || weight.is_some() {
-            return Cpu { max, weight, shares: None };
+/// `table` is /proc/self/cgroup. With a cgroup namespace its path is / and the mount is ours. Without, it is a path on the host: there, or,
+/// where a container's mount starts at its own group, not there, and the mount itself is the group. So all of the path is tried.
+fn read_under(mount: &str, table: &str) -> Cgroup {
+    let mut found = Cgroup::default();
+    for directory in upwards(mount, table, |controllers| controllers.is_empty()) {
+        found.cpu_max.extend(figure(&directory, "cpu.max"));
+        found.cpu_weight = found.cpu_weight.or_else(|| figure(&directory, "cpu.weight"));
+        found.memory_max.extend(figure(&directory, "memory.max"));
+    }
+    for name in ["cpu", "cpu,cpuacct", "cpuacct,cpu"] {
+        let is_cpu = |controllers: &str| controllers.split(',').any(|one| one == "cpu");
+        for directory in upwards(&format!("{mount}/{name}"), table, is_cpu) {
+            found.cpu_shares = found.cpu_shares.or_else(|| figure(&directory, "cpu.shares"));
+            let quota = figure(&directory, "cpu.cfs_quota_us").zip(figure(&directory, "cpu.cfs_period_us"));
+            found.cpu_max.extend(quota.map(|(quota, period)| Figure {
+                text: format!("{} {}", if quota.text.starts_with('-') { "max" } else { quota.text.trim() }, period.text.trim()),
+                path: quota.path,
+            }));
+        }
+        if found.cpu_shares.is_some() {
+            break;
         }
     }
-    for directory in
-        [format!("/sys/fs/cgroup/cpu{legacy}"), "/sys/fs/cgroup/cpu".to_owned(), "/sys/fs/cgroup/cpu,cpuacct".to_owned()]
-    {
-        if let Some(shares) = read(&directory, "cpu.shares") {
-            let quota = read(&directory, "cpu.cfs_quota_us").zip(read(&directory, "cpu.cfs_period_us"));
-            let max = quota.map(|(quota, period)| {
-                format!("{} {}", if quota.starts_with('-') { "max" } else { quota.trim() }, period.trim())
-            });
-            return Cpu { max, weight: None, shares: shares.trim().parse().ok() };
-        }
+    let is_memory = |controllers: &str| controllers.split(',').any(|one| one == "memory");
+    for directory in upwards(&format!("{mount}/memory"), table, is_memory) {
+        found.memory_max.extend(figure(&directory, "memory.limit_in_bytes"));
     }
-    Cpu::default()
+    found
 }
 
-fn read(directory: &str, file: &str) -> Option<String> {
-    fs::read_to_string(format!("{}/{file}", directory.trim_end_matches('/'))).ok()
-}
-
-fn path_of(table: &str, wanted: impl Fn(&str) -> bool) -> String {
-    let mut paths = table.lines().filter_map(|line| {
+/// The group's own directory, and those above it up to the mount.
+fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let lines = table.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))
     });
-    let path = paths.find(|(controllers, _)| wanted(controllers)).map_or("", |(_, path)| path);
-    if path.contains("..") { String::new() } else { path.to_owned() }
+    let path = lines.filter(|(controllers, _)| wanted(controllers)).map(|(_, path)| path).next().unwrap_or_default();
+    // The group of another namespace lies outside.
+    let path = if path.contains("..") { "" } else { path.trim_end_matches('/') };
+    let mut directories = vec![format!("{mount}{path}")];
+    directories.extend(path.rmatch_indices('/').map(|(end, _)| format!("{mount}{}", &path[..end])));
+    directories
+}
+
+fn figure(directory: &str, file: &str) -> Option<Figure> {
+    let path = format!("{directory}/{file}");
+    let text = fs::read_to_string(&path).ok()?;
+    Some(Figure { path, text })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
+    /// A tree of files in a directory of its own.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str, files: &[(&str, &str)]) -> Tree {
+            let root = std::env::temp_dir().join(format!("lameduck-cgroup-{}-{name}", std::process::id()));
+            for (path, text) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Tree(root)
+        }
+
+        fn read(&self, table: &str) -> Cgroup {
+            read_under(self.0.to_str().unwrap(), table)
+        }
+
+        fn texts(&self, figures: &[Figure]) -> Vec<String> {
+            let path = |figure: &Figure| Path::new(&figure.path).strip_prefix(&self.0).unwrap().display().to_string();
+            figures.iter().map(|figure| format!("{}={}", path(figure), figure.text.trim())).collect()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
-    fn the_group_is_found_in_either_version() {
-        let hybrid = "9:name=systemd:/x\n4:cpu,cpuacct:/kubepods/pod1/c1\n0::/init.scope\n";
-        assert_eq!(path_of(hybrid, |controllers| controllers.is_empty()), "/init.scope");
-        assert_eq!(path_of(hybrid, |c| c.split(',').any(|c| c == "cpu")), "/kubepods/pod1/c1");
-        assert_eq!(path_of("0::/../other\n", |controllers| controllers.is_empty()), "");
-        assert_eq!(path_of("", |_| true), "");
+    fn version_2_in_a_namespace() {
+        let files = [("cpu.max", "150000 100000\n"), ("cpu.weight", "59\n"), ("memory.max", "536870912\n")];
+        let tree = Tree::new("v2-namespace", &files);
+        let found = tree.read("0::/\n");
+        assert_eq!(tree.texts(&found.cpu_max), ["cpu.max=150000 100000"]);
+        assert_eq!(found.cpu_weight.unwrap().text, "59\n");
+        assert_eq!(tree.texts(&found.memory_max), ["memory.max=536870912"]);
+        assert_eq!(found.cpu_shares, None);
+        // A path from outside of our namespace.
+        assert_eq!(tree.read("0::/../other\n").cpu_max.len(), 1);
+    }
+
+    #[test]
+    fn version_2_without_a_namespace() {
+        let files = [
+            ("kubepods/pod1/c1/cpu.max", "max 100000\n"),
+            ("kubepods/pod1/c1/cpu.weight", "20\n"),
+            ("kubepods/pod1/cpu.max", "200000 100000\n"),
+            ("kubepods/pod1/cpu.weight", "99\n"),
+            ("kubepods/pod1/c1/memory.max", "max\n"),
+            ("kubepods/memory.max", "1073741824\n"),
+        ];
+        let tree = Tree::new("v2-host", &files);
+        let found = tree.read("0::/kubepods/pod1/c1\n");
+        let limits = ["kubepods/pod1/c1/cpu.max=max 100000", "kubepods/pod1/cpu.max=200000 100000"];
+        assert_eq!(tree.texts(&found.cpu_max), limits);
+        assert_eq!(found.cpu_weight.unwrap().text, "20\n", "the group's own");
+        let limits = ["kubepods/pod1/c1/memory.max=max", "kubepods/memory.max=1073741824"];
+        assert_eq!(tree.texts(&found.memory_max), limits);
+    }
+
+    #[test]
+    fn version_1_and_hybrids() {
+        let files = [
+            ("cpu,cpuacct/cpu.shares", "1536\n"),
+            ("cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+            ("cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        let tree = Tree::new("v1-container", &files);
+        let table = "9:name=systemd:/docker/x\n4:cpu,cpuacct:/docker/x\n3:memory:/docker/x\n0::/init.scope\n";
+        let found = tree.read(table);
+        assert_eq!(found.cpu_shares.clone().unwrap().text, "1536\n", "the mount is the group");
+        assert_eq!(tree.texts(&found.cpu_max), ["cpu,cpuacct/cpu.cfs_quota_us=max 100000"]);
+        assert_eq!(tree.texts(&found.memory_max), ["memory/memory.limit_in_bytes=9223372036854771712"]);
+        let files = [
+            ("cpu/kubepods/c1/cpu.shares", "512\n"),
+            ("cpu/kubepods/c1/cpu.cfs_quota_us", "50000\n"),
+            ("cpu/kubepods/c1/cpu.cfs_period_us", "100000\n"),
+            ("cpu/cpu.shares", "1024\n"),
+        ];
+        let tree = Tree::new("v1-host", &files);
+        let found = tree.read("4:cpu,cpuacct:/kubepods/c1\n");
+        assert_eq!(found.cpu_shares.clone().unwrap().text, "512\n");
+        assert_eq!(tree.texts(&found.cpu_max), ["cpu/kubepods/c1/cpu.cfs_quota_us=50000 100000"]);
+    }
+
+    #[test]
+    fn no_cgroup_at_all() {
+        assert_eq!(read_under("/nonexistent", ""), Cgroup::default());
     }
 }

@@ -12,6 +12,7 @@ use nix::unistd::{Pid, pipe2, tcgetpgrp};
 
 use super::inherited::{Inherited, set_disposition, set_mask};
 use super::{checked, proc};
+use crate::core::identity::Identity;
 use crate::core::shutdown::Ended;
 use crate::core::signals::Signal;
 
@@ -20,18 +21,80 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 /// An exec that says nothing for so long (a hung file system) is left to end as it will.
 const EXEC_PATIENCE_MS: i32 = 10_000;
 
+/// What the app's process does to itself before it becomes the app.
+#[derive(Debug, Default)]
+pub struct Setup {
+    pub identity: Option<Identity>,
+    pub directory: Option<CString>,
+    pub umask: Option<u32>,
+    pub nofile: Option<u64>,
+}
+
+/// How far the app's process came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Step {
+    OpenFiles,
+    User,
+    Directory,
+    Exec,
+}
+
 #[derive(Debug)]
 pub enum SpawnError {
-    /// The command could not be executed, and why.
-    Exec(io::Error),
+    /// The command could not be executed, or something before it not be done, and why.
+    Step(Step, io::Error),
     /// No process could be made.
     Fork(io::Error),
 }
 
-/// Starts `argv` in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
+/// A step that failed, as it goes through the pipe: the step, then errno.
+struct Failed {
+    step: Step,
+    errno: i32,
+}
+
+impl Failed {
+    const LENGTH: usize = 5;
+
+    fn last(step: Step) -> Failed {
+        Failed { step, errno: Errno::last_raw() }
+    }
+
+    fn to_bytes(&self) -> [u8; Failed::LENGTH] {
+        let [a, b, c, d] = self.errno.to_ne_bytes();
+        [self.step as u8, a, b, c, d]
+    }
+
+    fn from_bytes([step, a, b, c, d]: [u8; Failed::LENGTH]) -> Failed {
+        let steps = [Step::OpenFiles, Step::User, Step::Directory];
+        let step = steps.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec);
+        Failed { step, errno: i32::from_ne_bytes([a, b, c, d]) }
+    }
+
+    fn error(&self) -> SpawnError {
+        SpawnError::Step(self.step, io::Error::from_raw_os_error(self.errno))
+    }
+}
+
+/// The command and all that it is to find: argv, environment, and what we inherited.
+pub struct Command<'a> {
+    pub argv: &'a [CString],
+    pub environment: &'a [CString],
+    pub setup: &'a Setup,
+    pub inherited: &'a Inherited,
+}
+
+/// Becomes the command in place of ourselves: returns only if that fails.
+pub fn replace(command: &Command<'_>) -> SpawnError {
+    become_app(Image::new(command), command).error()
+}
+
+/// Starts the command in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
 /// descriptors are those we inherited. Must be called with signals blocked, before anything else may reap.
-pub fn spawn(argv: &[CString], environment: &[CString], path: Option<&OsStr>, inherited: &Inherited) -> Result<i32, SpawnError> {
-    let image = Image::new(argv, environment, path);
+pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
+    let inherited = command.inherited;
+    let mut image = Image::new(command);
     let terminal = terminal();
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
 
@@ -39,12 +102,13 @@ pub fn spawn(argv: &[CString], environment: &[CString], path: Option<&OsStr>, in
     match unsafe { libc::fork() } {
         -1 => Err(SpawnError::Fork(io::Error::last_os_error())),
         0 => {
-            let errno = become_app(image, terminal, inherited);
-            let text = errno.to_ne_bytes();
-            // SAFETY: four bytes that outlive the call; _exit runs nothing of ours.
+            lead_a_group(terminal, &mut image);
+            let failed = become_app(image, command);
+            let text = failed.to_bytes();
+            // SAFETY: five bytes that outlive the call; _exit runs nothing of ours.
             unsafe {
                 libc::write(write.as_raw_fd(), text.as_ptr().cast(), text.len());
-                libc::_exit(i32::from(exec_code(errno)))
+                libc::_exit(i32::from(exec_code(failed.errno)))
             }
         }
         pid => {
@@ -57,12 +121,12 @@ pub fn spawn(argv: &[CString], environment: &[CString], path: Option<&OsStr>, in
             }
             // Pins no mount.
             let _ = nix::unistd::chdir("/");
-            match exec_error(&read) {
+            match failure(&read) {
                 None => Ok(pid),
-                Some(errno) => {
+                Some(failed) => {
                     // SAFETY: waits for the child that has just said that it exits.
                     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-                    Err(SpawnError::Exec(io::Error::from_raw_os_error(errno)))
+                    Err(failed.error())
                 }
             }
         }
@@ -88,7 +152,8 @@ struct Image {
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
 impl Image {
-    fn new(argv: &[CString], environment: &[CString], path: Option<&OsStr>) -> Image {
+    fn new(command: &Command<'_>) -> Image {
+        let Command { argv, environment, .. } = *command;
         let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
             strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
         };
@@ -98,7 +163,7 @@ impl Image {
         let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
         shell_argv.extend(pointers(argv.get(1..).unwrap_or_default()));
         Image {
-            candidates: candidates(program, path),
+            candidates: candidates(program, value(environment, "PATH")),
             argv: pointers(argv),
             shell_argv,
             environment: pointers(environment),
@@ -149,8 +214,8 @@ fn candidates(program: &[u8], path: Option<&OsStr>) -> Vec<CString> {
         .collect()
 }
 
-/// In the child. Returns only if nothing could be executed.
-fn become_app(mut image: Image, terminal: Option<RawFd>, inherited: &Inherited) -> i32 {
+/// In the child: a process group and the terminal for itself, and LISTEN_PID.
+fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
     // SAFETY: plain system calls on our own process.
     unsafe {
         libc::setpgid(0, 0);
@@ -162,9 +227,18 @@ fn become_app(mut image: Image, terminal: Option<RawFd>, inherited: &Inherited) 
             write_decimal(&mut variable[LISTEN_PID.len()..], libc::getpid());
             image.environment[*index] = variable.as_ptr().cast();
         }
-        for fd in &inherited.closed {
-            libc::close(*fd);
-        }
+    }
+}
+
+/// Returns only if something failed. Allocates nothing: in the child other threads' locks may be held for ever.
+fn become_app(mut image: Image, command: &Command<'_>) -> Failed {
+    let Command { inherited, setup, .. } = command;
+    if let Err(failed) = set_up(setup) {
+        return failed;
+    }
+    for fd in &inherited.closed {
+        // SAFETY: the caller left these closed; what stands there now is /dev/null, by Rust's start-up code.
+        unsafe { libc::close(*fd) };
     }
     if !inherited.pipe_ignored {
         set_disposition(libc::SIGPIPE, libc::SIG_DFL);
@@ -174,7 +248,63 @@ fn become_app(mut image: Image, terminal: Option<RawFd>, inherited: &Inherited) 
     }
     // The mask last: what comes before the exec waits for it.
     set_mask(libc::SIG_SETMASK, inherited.mask);
-    image.exec()
+    Failed { step: Step::Exec, errno: image.exec() }
+}
+
+#[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
+use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
+#[cfg(any(target_arch = "arm", target_arch = "x86"))]
+use libc::{SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID};
+
+/// Limits before privileges go, the directory after: it must be the user's to enter. The raw calls for identity: the C library's
+/// would ask all threads to follow, by signals that are blocked here.
+fn set_up(setup: &Setup) -> Result<(), Failed> {
+    let done = |step: Step, result: i64| if result == -1 { Err(Failed::last(step)) } else { Ok(()) };
+    // SAFETY: plain system calls; what they point to outlives them.
+    unsafe {
+        if let Some(count) = setup.nofile {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            limit.rlim_cur = count as libc::rlim_t;
+            limit.rlim_max = limit.rlim_max.max(limit.rlim_cur);
+            done(Step::OpenFiles, libc::setrlimit(libc::RLIMIT_NOFILE, &limit).into())?;
+        }
+        if let Some(mask) = setup.umask {
+            libc::umask(mask as libc::mode_t);
+        }
+        if let Some(Identity { uid, gid, groups, .. }) = setup.identity.as_ref().filter(|identity| !is_already(identity)) {
+            for fd in 0..=2 {
+                give_stdio(fd, *uid);
+            }
+            done(Step::User, libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) as i64)?;
+            done(Step::User, libc::syscall(SETRESGID, *gid, *gid, *gid) as i64)?;
+            done(Step::User, libc::syscall(SETRESUID, *uid, *uid, *uid) as i64)?;
+        }
+        if let Some(directory) = &setup.directory {
+            done(Step::Directory, libc::chdir(directory.as_ptr()).into())?;
+        }
+    }
+    Ok(())
+}
+
+/// Nothing to change, and no privilege to change it with.
+fn is_already(identity: &Identity) -> bool {
+    // SAFETY: these only look.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    uid != 0 && (uid, gid) == (identity.uid, identity.gid)
+}
+
+/// A pipe or terminal that was ours becomes the user's, as container runtimes do it: else he could not open /dev/stdout.
+fn give_stdio(fd: RawFd, uid: u32) {
+    // SAFETY: the structure is plain memory; a refusal changes nothing.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        let is_known = libc::fstat(fd, &mut stat) == 0;
+        let is_pipe = stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
+        if is_known && (is_pipe || libc::isatty(fd) == 1) {
+            libc::fchown(fd, uid, u32::MAX);
+        }
+    }
 }
 
 fn write_decimal(place: &mut [u8], number: i32) {
@@ -199,17 +329,17 @@ fn terminal() -> Option<RawFd> {
     })
 }
 
-fn exec_error(read: &OwnedFd) -> Option<i32> {
+fn failure(read: &OwnedFd) -> Option<Failed> {
     let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let mut errno = [0u8; 4];
-    // SAFETY: one pollfd and four bytes, which outlive the calls.
+    let mut bytes = [0u8; Failed::LENGTH];
+    // SAFETY: one pollfd and five bytes, which outlive the calls.
     let read = unsafe {
         if libc::poll(&mut poll, 1, EXEC_PATIENCE_MS) != 1 {
             return None;
         }
-        libc::read(read.as_raw_fd(), errno.as_mut_ptr().cast(), errno.len())
+        libc::read(read.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len())
     };
-    (read == 4).then(|| i32::from_ne_bytes(errno))
+    (read == Failed::LENGTH as isize).then(|| Failed::from_bytes(bytes))
 }
 
 /// What a round of reaping found.

@@ -32,6 +32,16 @@ pub fn cpus() -> Option<usize> {
     }
 }
 
+/// The machine's memory in bytes.
+pub fn memory() -> Option<u64> {
+    // SAFETY: the structure is plain memory of the type that is filled.
+    unsafe {
+        let mut info: libc::sysinfo = std::mem::zeroed();
+        checked(libc::sysinfo(&mut info).into()).ok()?;
+        Some((info.totalram as u64).saturating_mul(info.mem_unit.max(1).into()))
+    }
+}
+
 pub fn is_terminal() -> bool {
     // SAFETY: only looks at three descriptors.
     (0..=2).any(|fd| unsafe { libc::isatty(fd) } == 1)

@@ -1,0 +1,121 @@
+//! One GET and its answer, within bounds of size; whoever asks sets the bound of time.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+use crate::core::url::Url;
+
+const LONGEST_HEAD: usize = 16 << 10;
+
+/// The head of an answer, and the body as it comes.
+pub struct Answer<'a> {
+    pub status: u16,
+    stream: &'a TcpStream,
+    /// What of the body came with the head.
+    begun: Vec<u8>,
+    length: Result<Option<usize>, String>,
+}
+
+/// Asks in HTTP/1.0, so that the answer is neither chunked nor kept alive.
+pub async fn get<'a>(stream: &'a TcpStream, url: &Url) -> Result<Answer<'a>, String> {
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {}\r\nAccept: */*\r\nConnection: close\r\nUser-Agent: lameduck\r\n\r\n",
+        url.path, url.authority
+    );
+    write(stream, request.as_bytes()).await.map_err(|error| error.to_string())?;
+    head(stream).await
+}
+
+async fn head(stream: &TcpStream) -> Result<Answer<'_>, String> {
+    let mut bytes = Vec::with_capacity(4096);
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(&bytes) {
+            Ok(httparse::Status::Complete(end)) => {
+                let status = response.code.unwrap_or_default();
+                let length = body_length(response.headers);
+                return Ok(Answer { status, stream, begun: bytes.split_off(end), length });
+            }
+            Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => {}
+            Ok(httparse::Status::Partial) => return Err("the head of the answer is too long".to_owned()),
+            Err(error) => return Err(format!("not HTTP: {error}")),
+        }
+        let mut buffer = [0; 4096];
+        match read(stream, &mut buffer).await.map_err(|error| error.to_string())? {
+            0 => return Err("the answer was cut".to_owned()),
+            length => bytes.extend(&buffer[..length]),
+        }
+    }
+}
+
+/// None: until the connection ends.
+fn body_length(headers: &[httparse::Header<'_>]) -> Result<Option<usize>, String> {
+    let header = |name: &str| {
+        let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        str::from_utf8(header.value).ok()
+    };
+    let encoded = header("content-encoding").is_some_and(|encoding| encoding != "identity");
+    if header("transfer-encoding").is_some() || encoded {
+        return Err("it answers in an encoding that was not asked for".to_owned());
+    }
+    let length = header("content-length").map(|length| length.trim().parse());
+    length.transpose().map_err(|_| "it answers with a bad Content-Length".to_owned())
+}
+
+impl Answer<'_> {
+    /// The whole body, piece by piece.
+    pub async fn body(self, most: usize, mut take: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        let length = self.length?;
+        let too_long = || format!("the answer is longer than {most} bytes");
+        if length.is_some_and(|length| length > most) {
+            return Err(too_long());
+        }
+        let mut left = length.unwrap_or(most);
+        let mut buffer = self.begun;
+        let mut read_bytes = buffer.len();
+        if buffer.len() < 16 << 10 {
+            buffer.resize(16 << 10, 0);
+        }
+        loop {
+            let bytes = &buffer[..read_bytes.min(left)];
+            left -= bytes.len();
+            take(bytes)?;
+            match (left, length) {
+                (0, Some(_)) => return Ok(()),
+                (0, None) => return Err(too_long()),
+                _ => {}
+            }
+            read_bytes = read(self.stream, &mut buffer).await.map_err(|error| error.to_string())?;
+            match (read_bytes, length) {
+                (0, Some(_)) => return Err("the answer was cut".to_owned()),
+                (0, None) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// 0: the answer is over.
+async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `--wait-for`: the app is started only when what it needs is there. All targets at once, for a bounded time, and a stop signal ends it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tracing::info;
+
+use crate::core::signals::{Signal, SignalSet};
+use crate::core::time::Show;
+use crate::core::url::{self, Target};
+use crate::plan::Plan;
+use crate::run::Clock;
+use crate::sys::signals::Signals;
+use crate::{Fatal, app, exit, http};
+
+/// One attempt.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// Between two attempts: at first, doubled each time, at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// What is still missing is said so often.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+enum Progress {
+    Ready(usize),
+    NotYet(usize, String),
+}
+
+/// Some(signal): it was stopped.
+pub async fn wait_for(plan: &Plan, signals: &Signals, clock: Clock) -> Result<Option<Signal>, Fatal> {
+    let targets = &plan.before.wait_for;
+    let (sender, mut progress) = unbounded_channel();
+    for (index, (_, target)) in targets.iter().enumerate() {
+        tokio::spawn(attempts(index, target.clone(), sender.clone()));
+    }
+    let began = clock.now();
+    let deadline = began + plan.before.wait_timeout;
+    let mut say_at = began + SAY_EVERY;
+    let mut missing: Vec<(usize, String)> = (0..targets.len()).map(|index| (index, "no answer yet".to_owned())).collect();
+    let names = |missing: &[(usize, String)]| {
+        missing.iter().map(|(index, why)| format!("{} ({why})", targets[*index].0)).collect::<Vec<_>>().join(", ")
+    };
+    let all = targets.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(" ");
+    info!(event = "waiting", targets = all, timeout = %Show(plan.before.wait_timeout));
+    while !missing.is_empty() {
+        tokio::select! {
+            biased;
+            batch = signals.next() => {
+                let came: SignalSet = batch.iter().collect();
+                // Nobody is there yet whom a Ctrl-C could be meant for but us.
+                let stop = app::stops_before_start(plan, came).or(came.iter().find(|signal| *signal == Signal::INT));
+                if stop.is_some() {
+                    return Ok(stop);
+                }
+            }
+            Some(progress) = progress.recv() => match progress {
+                Progress::Ready(index) => {
+                    missing.retain(|(other, _)| *other != index);
+                    let ready = targets.len() - missing.len();
+                    let after = clock.now().since(began);
+                    info!(event = "waiting", ready = targets[index].0, after = %Show(after), message = %format_args!("{ready} of {}", targets.len()));
+                }
+                Progress::NotYet(index, why) => {
+                    missing.iter_mut().filter(|(other, _)| *other == index).for_each(|(_, last)| last.clone_from(&why));
+                }
+            },
+            () = clock.until(Some(deadline)) => {
+                return Err(Fatal {
+                    code: exit::UNAVAILABLE,
+                    message: format!(
+                        "cannot start: {} did not come within {}; nothing was started; see --wait-for and --wait-timeout",
+                        names(&missing),
+                        Show(plan.before.wait_timeout)
+                    ),
+                });
+            }
+            () = clock.until(Some(say_at)) => {
+                say_at = say_at + SAY_EVERY;
+                info!(event = "waiting", missing = names(&missing), after = %Show(clock.now().since(began)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+async fn attempts(index: usize, target: Target, sender: UnboundedSender<Progress>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let why = match tokio::time::timeout(ATTEMPT, attempt(&target)).await {
+            Ok(Ok(())) => {
+                let _ = sender.send(Progress::Ready(index));
+                return;
+            }
+            Ok(Err(why)) => why,
+            Err(_) => format!("no answer within {}", Show(ATTEMPT)),
+        };
+        let _ = sender.send(Progress::NotYet(index, why));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn attempt(target: &Target) -> Result<(), String> {
+    match target {
+        Target::Tcp { host, port } => connect(host, *port).await.map(drop),
+        Target::Unix { path } => UnixStream::connect(path).await.map(drop).map_err(|error| error.to_string()),
+        Target::Http(url) => {
+            let stream = connect(&url.host, url.port).await?;
+            match http::get(&stream, url).await?.status {
+                200..=299 => Ok(()),
+                status => Err(format!("it answers {status}")),
+            }
+        }
+    }
+}
+
+/// Any address of the name will do; it is looked up anew each time, since it may have moved.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let addresses = match url::addresses(host, port) {
+        Some(addresses) => addresses,
+        None => look_up(host, port).await.map_err(|error| error.to_string())?,
+    };
+    let mut why = io::Error::other("the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => why = error,
+        }
+    }
+    Err(why.to_string())
+}
+
+/// In a thread, since the C library's resolver waits; it ends with its answer, or with us.
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new().spawn(move || {
+        let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port));
+        let _ = sender.send(addresses.map(Iterator::collect));
+    })?;
+    receiver.await.unwrap_or_else(|_| Err(io::Error::other("the lookup failed")))
+}
