@@ -38,6 +38,7 @@ const TEXTS: &[&str] = &[
     "docs/traffic.md",
     "docs/servers.md",
     "docs/design.md",
+    "docs/prepare.md",
     "Dockerfile.example",
     "examples/compose.yaml",
     "examples/kubernetes/deployment.yaml",
@@ -72,7 +73,15 @@ fn every_variable_that_is_written_of_exists() {
         words(&help(), option).iter().map(|name| format!("LAMEDUCK_{}", name[2..].to_uppercase().replace('-', "_"))).collect();
     for path in TEXTS {
         for name in words(&read(path), |word| word.starts_with("LAMEDUCK_")) {
-            let special = ["LAMEDUCK_CPU_REQUEST_MILLIS", "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"].contains(&name.as_str());
+            let special = [
+                "LAMEDUCK_CPU_MILLIS",
+                "LAMEDUCK_CPU_REQUEST_MILLIS",
+                "LAMEDUCK_MEMORY_BYTES",
+                "LAMEDUCK_MEMORY_LIMIT",
+                "LAMEDUCK_PODINFO",
+                "LAMEDUCK_WORKERS",
+            ];
+            let special = special.contains(&name.as_str());
             assert!(special || options.contains(&name), "{path} names {name}");
         }
     }
