@@ -125,8 +125,7 @@ impl Readiness {
                 let failing = sender.clone();
                 let started = std::thread::Builder::new().spawn(move || {
                     let listens = Traffic::is_listening(Watch::plain(rules, &ports, Family::Descendants));
-                    let _ =
-                        sender.send(checked(if listens { Ok(()) } else { Err("starting: the app does not listen".to_owned()) }));
+                    let _ = sender.send(checked(if listens { Ok(()) } else { Err("the app does not listen".to_owned()) }));
                 });
                 if let Err(error) = started {
                     let _ = failing.send(checked(Err(format!("cannot look: {error}"))));
@@ -215,7 +214,10 @@ impl Readiness {
     }
 
     /// The answer for all that wait. A change is said, once.
-    fn verdict(&mut self, result: Result<(), String>) {
+    fn verdict(&mut self, mut result: Result<(), String>) {
+        if let (Err(why), None) = (&mut result, &self.said) {
+            why.insert_str(0, "starting: ");
+        }
         for reply in std::mem::take(&mut self.waiting) {
             let _ = reply.send(match &result {
                 Ok(()) => Reply::text(200, "ready"),

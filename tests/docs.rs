@@ -38,6 +38,7 @@ const TEXTS: &[&str] = &[
     "docs/traffic.md",
     "docs/servers.md",
     "docs/design.md",
+    "docs/admin.md",
     "docs/prepare.md",
     "Dockerfile.example",
     "examples/compose.yaml",
@@ -53,6 +54,7 @@ const OTHERS: &[&str] = &[
     "--http-socket",
     "--add-header",
     "--name",
+    "--password",
     "--no-install-recommends",
     "--rm",
 ];

@@ -116,8 +116,8 @@ pub fn page(snapshot: &Snapshot) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::tests::example;
     use super::*;
-    use crate::core::snapshot::tests::example;
 
     #[test]
     fn the_contract_s_names() {

@@ -231,8 +231,8 @@ pub fn name(port: u16) -> String {
 
 #[cfg(test)]
 pub mod tests {
+    use super::super::shutdown::Drain;
     use super::*;
-    use crate::core::shutdown::Drain;
 
     pub fn example() -> Snapshot {
         let second = Duration::from_secs(1);
