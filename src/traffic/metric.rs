@@ -40,13 +40,14 @@ pub struct Metric {
     /// How many connections we made.
     pub asked: u64,
     failing: bool,
+    warned: bool,
 }
 
 impl Metric {
     pub fn new(question: Question) -> Metric {
         let (sender, messages) = channel();
         let own_ports = VecDeque::with_capacity(OWN_PORTS);
-        Metric { question, sender, messages, asking: false, answer: None, own_ports, asked: 0, failing: false }
+        Metric { question, sender, messages, asking: false, answer: None, own_ports, asked: 0, failing: false, warned: false }
     }
 
     /// Takes what came since: before any rows are shown, since our own connections are told by it. Returns why there is no answer,
@@ -67,8 +68,9 @@ impl Metric {
                     self.answer = Some((count, now));
                 }
                 Message::Answer(Err(why)) => {
-                    (self.asking, self.answer) = (false, None);
-                    if !std::mem::replace(&mut self.failing, true) {
+                    // The answer before counts for as long as it is fresh.
+                    (self.asking, self.failing) = (false, true);
+                    if !std::mem::replace(&mut self.warned, true) {
                         warning = Some(why);
                     }
                 }
@@ -95,6 +97,11 @@ impl Metric {
     /// Whether there is an answer to go by.
     pub fn answers(&self) -> bool {
         !self.failing
+    }
+
+    /// The first answer is still to come: for no longer than a question may take.
+    pub fn is_awaited(&self) -> bool {
+        self.answer.is_none() && !self.failing
     }
 
     /// Whether this connection is one of our questions.

@@ -1,6 +1,7 @@
 //! What is seen of the traffic, where it can be seen well, badly or not at all; each on a real PID 1 with a real server.
 
 mod arrivals;
+mod degraded;
 mod metric;
 mod queue;
 #[path = "../support/mod.rs"]
