@@ -345,8 +345,7 @@ impl Traffic {
             self.count_opened(now);
         }
         if torn && !std::mem::replace(&mut self.torn_said, true) {
-            self.warnings
-                .push("the kernel's tables changed while they were read: nothing follows from what they lack".to_owned());
+            self.warnings.push("a look at the sockets was incomplete: nothing follows from what such a look lacks".to_owned());
         }
         let sample = self.tracker.end(now);
         self.break_ties();

@@ -37,6 +37,12 @@ fn ask(address: &str, seconds: f32) -> thread::JoinHandle<std::io::Result<String
     })
 }
 
+/// One story for each case, at the same time: they mostly wait.
+fn side_by_side<C: Send>(cases: impl IntoIterator<Item = C>, story: impl Fn(C) + Sync) {
+    let story = &story;
+    thread::scope(|scope| cases.into_iter().for_each(|case| _ = scope.spawn(move || story(case))));
+}
+
 fn answered(request: thread::JoinHandle<std::io::Result<String>>) {
     let answer = request.join().expect("the client").expect("an answer");
     assert!(answer.ends_with("answer\n"), "{answer:?}");
