@@ -216,7 +216,8 @@ impl Ends {
                 }
             }
         }
-        if lost == Lost::Some
+        // The error comes once, however many are lost until the queue is empty again: after the first, the counter is asked each time.
+        if (lost == Lost::Some || self.lost > 0)
             && let Some(drops) = netlink::address(self.fd.get_ref()).ok().and_then(proc::netlink_drops)
         {
             lost = Lost::Exactly(drops.saturating_sub(self.lost));

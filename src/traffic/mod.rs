@@ -100,6 +100,8 @@ pub struct Traffic {
     unix: Option<Unix>,
     udp: BTreeSet<u16>,
     metric: Option<Metric>,
+    /// The app need not answer questions any more; those that are under way are still told from clients.
+    told: bool,
     tracker: Tracker,
     sweep: Option<Sweep>,
     /// Rows may be missing from the present look.
@@ -180,6 +182,7 @@ impl Traffic {
             unix: None,
             udp: BTreeSet::new(),
             metric: None,
+            told: false,
             tracker: Tracker::new(rules),
             sweep: None,
             torn: false,
@@ -248,10 +251,10 @@ impl Traffic {
         self.interval
     }
 
-    /// The app has been told: it need not answer questions any more.
+    /// The app has been told.
     pub fn told(&mut self) {
         self.tracker.told();
-        self.metric = None;
+        self.told = true;
     }
 
     /// None: nothing could be seen at all.
@@ -269,7 +272,7 @@ impl Traffic {
 
     /// Reads the ends of connections.
     pub fn read_ends(&mut self, now: Uptime) {
-        if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)) {
+        if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)).filter(|_| !self.told) {
             self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
         }
         let Source::SockDiag { ends: Some(ends), .. } = &mut self.source else { return };
@@ -457,7 +460,7 @@ impl Traffic {
 
     /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
     fn ask(&mut self, now: Uptime, sample: &mut Option<Sample>) {
-        let Some(metric) = &mut self.metric else { return };
+        let Some(metric) = self.metric.as_mut().filter(|_| !self.told) else { return };
         let count = metric.look(now);
         if count.is_none() && !metric.is_awaited() {
             return;
