@@ -42,9 +42,9 @@ def metrics(connection, _):
     global times
     times += 1
     if mode == "counts":
-        if times == 150:
+        if times == 60:
             print("nothing to do any more", flush=True)
-        jobs = 1 if times >= 150 else 3
+        jobs = 1 if times >= 60 else 3
         ok(connection, b'# TYPE jobs gauge\njobs{kind="web"} %d\njobs{kind="mail"} 7\n' % jobs)
     elif mode == "idle":
         ok(connection, b'jobs{kind="web",queue="a"} 1')
@@ -72,9 +72,9 @@ def metrics(connection, _):
     elif mode == "flaps":
         if times % 3 == 0:
             connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
-        if times >= 150 and times % 3:
+        if times >= 60 and times % 3:
             print("nothing to do any more", flush=True)
-        ok(connection, b'jobs{kind="web"} %d\n' % (1 if times >= 150 else 3))
+        ok(connection, b'jobs{kind="web"} %d\n' % (1 if times >= 60 else 3))
     elif mode == "closes":
         pass
     elif mode == "drips":
