@@ -138,6 +138,8 @@ async fn ask(question: &Question, sender: &Sender<Message>) -> Result<u64, Strin
             break;
         }
         more = take(&buffer[..read])?;
+        // A flood must not hold up signals and deadlines.
+        tokio::task::yield_now().await;
     }
     match (more, length) {
         (1.., Some(_)) => return Err("the answer was cut".to_owned()),
