@@ -70,7 +70,7 @@ fn kept_alive_and_pipelined() {
         let mut init = start(&["--delay", "1s"], &[]);
         init.app_line("ready");
         let mut client = Client::open(ADMIN).unwrap();
-        let mut next = |client: &mut Client, head| -> Answer {
+        let next = |client: &mut Client, head| -> Answer {
             let answer = client.answer(head).unwrap().expect("kept alive");
             assert_eq!(answer.header("Connection"), "keep-alive");
             answer

@@ -1,13 +1,13 @@
 //! What is seen from outside: `--admin`, readiness, metrics, status, logs; each on a real PID 1, by clients that are not ours.
 
 mod endpoints;
+mod readiness;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use support::{PATIENCE, PYTHON, Pid1};
 
