@@ -1,6 +1,6 @@
 """An app that answers on 127.0.0.1:8080 by the path that it is asked for, and says `asked PATH`; see `answer`.
 `later`: listens from HUP on. `stays`: TERM is said and ignored, USR2 ends it. `at ADDRESS`: there instead.
-USR1 lets one request for /gate go. Says `ready` when it listens."""
+USR1 lets one request for /gate go; WINCH leaves an orphan, which ends. Says `ready` when it listens."""
 import os
 import signal
 import socket
@@ -74,12 +74,23 @@ def listen():
         threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 
 
+def orphan(*_):
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            time.sleep(0.05)
+        os._exit(0)
+    os.waitpid(child, 0)
+    say("orphaned")
+
+
 def begin(*_):
     threading.Thread(target=listen, daemon=True).start()
 
 
 signal.signal(signal.SIGHUP, begin)
 signal.signal(signal.SIGUSR1, lambda *_: gate.release())
+signal.signal(signal.SIGWINCH, orphan)
 if "stays" in arguments:
     signal.signal(signal.SIGTERM, lambda *_: say("told"))
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))
