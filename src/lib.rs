@@ -74,7 +74,7 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
     match verb {
-        Verb::Drain => wait_here(&plan, clock),
+        Verb::Drain => wait_here(&plan, inherited, clock),
         Verb::Plan => Ok(print(&plan.describe())),
         Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
@@ -85,7 +85,8 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
 }
 
 /// `lameduck drain`: no child, no signals of ours.
-fn wait_here(plan: &Plan, clock: run::Clock) -> Result<u8, Fatal> {
+fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+    inherited.let_end();
     log::install(plan.log_level);
     Ok(event_loop()?.block_on(drain::drain(plan, clock)))
 }
