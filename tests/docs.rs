@@ -39,9 +39,11 @@ const TEXTS: &[&str] = &[
     "docs/servers.md",
     "docs/design.md",
     "docs/prepare.md",
+    "docs/prestop.md",
     "Dockerfile.example",
     "examples/compose.yaml",
     "examples/kubernetes/deployment.yaml",
+    "examples/prestop/deployment.yaml",
 ];
 const OTHERS: &[&str] = &[
     "--build",

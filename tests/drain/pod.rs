@@ -15,6 +15,8 @@ pub const NOBODY: [&str; 8] = [
     "--",
 ];
 
+const WITHOUT_NETLINK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/without_netlink.py");
+
 /// Its arguments in a mount namespace where nothing can be written to.
 const READ_ONLY: &str = "
     while read -r _ at _; do mount -o remount,bind,ro \"$at\" 2>/dev/null; done < /proc/self/mounts
@@ -104,6 +106,37 @@ fn a_shared_pid_namespace() {
         );
         drop(pod);
         let _ = busy.join();
+    });
+}
+
+/// No netlink, as some seccomp profiles have it.
+#[test]
+fn where_netlink_is_refused_proc_serves() {
+    in_own_network(|| {
+        let mut pod = server();
+        let request = ask(8080, "/3");
+        pod.line("asked /3");
+        let ended = Hook::start_by(&pod, &[PYTHON, WITHOUT_NETLINK], LAMEDUCK, &PATIENT).ends();
+        assert!(ended.code == 0 && ended.err.len() == 1 && ended.err[0].contains("/proc/net/tcp serves instead"), "{ended:?}");
+        assert!(ended.line().starts_with("lameduck: drained after ") && ended.line().contains(" on port 8080 "), "{ended:?}");
+        answered(request, "answer\n");
+    });
+}
+
+/// What nobody could see is not called drained.
+#[test]
+fn blind_it_keeps_the_delay() {
+    in_own_network(|| {
+        let mut pod = server();
+        let blindfold =
+            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh", PYTHON, WITHOUT_NETLINK];
+        for (strict, code) in [(&[][..], 0), (&["--strict"], 3)] {
+            let ended = Hook::start_by(&pod, &blindfold, LAMEDUCK, &[&["--delay", "2s"], strict].concat()).ends();
+            assert_eq!(ended.code, code, "{ended:?}");
+            assert!(ended.line().starts_with("lameduck: waited for 2"), "{ended:?}");
+            assert!(ended.err.iter().any(|line| line.contains("the delay alone is kept")), "{ended:?}");
+        }
+        serves_on(&mut pod);
     });
 }
 
