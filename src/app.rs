@@ -43,8 +43,8 @@ impl<'a> App<'a> {
     }
 
     /// Reaps whoever is dead; the main process's end is told once.
-    pub fn reap(&mut self) -> Reaped {
-        let mut reaped = child::reap(self.main.unwrap_or(0));
+    pub fn reap(&mut self, probe: Option<i32>) -> Reaped {
+        let mut reaped = child::reap(self.main.unwrap_or(0), probe.unwrap_or(0));
         if reaped.none_left && self.main.is_some() && reaped.main.is_none() {
             // Nobody else reaps here; but whatever happened, a main process that is not there must not be waited for.
             reaped.main = Some(Ended::Code(70));
@@ -53,6 +53,10 @@ impl<'a> App<'a> {
             self.main = None;
         }
         reaped
+    }
+
+    pub fn main(&self) -> Option<i32> {
+        self.main
     }
 
     pub fn meaning(&self, signal: Signal) -> Meaning {

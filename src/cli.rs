@@ -2,6 +2,8 @@
 
 use clap::{CommandFactory, Parser};
 
+use crate::core::spelling;
+
 const EXAMPLES: &str = "\
 Commands:
   lameduck [OPTIONS] [--] COMMAND [ARG]...    supervise COMMAND
@@ -9,6 +11,8 @@ Commands:
                                               wait until the traffic has drained, say so in one line
   lameduck exec [OPTIONS] [--] COMMAND...     prepare, then become COMMAND by execve
   lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
+  lameduck health [--live]                    exit 0 if ready (or alive), else 1: HEALTHCHECK
+  lameduck status                             what /status knows, drawn for a person
 
 Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty
 variable counts as unset; what can be repeated is separated by commas there. Durations: 500ms, 5s,
@@ -29,6 +33,8 @@ Examples:
       HTTP probes from the node do not hold up the stop.
   lameduck --in-flight 'http://127.0.0.1:9253/metrics#phpfpm_active_processes-1' -- php-fpm
       The app says how much it is working on; -1 because it counts the question too.
+  lameduck --admin :9102 --ready http://127.0.0.1:8080/health -- catalina.sh run
+      readinessProbe and livenessProbe on port 9102, and a /metrics for a server that has none.
   lameduck drain --grace-period 60s --stop
       lifecycle.preStop.exec in an image whose ENTRYPOINT can't change.
   lameduck plan -- nginx -g 'daemon off;'
@@ -184,9 +190,35 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", help_heading = "Before the start")]
     pub nofile: Option<String>,
 
+    /// Serve /livez, /readyz, /metrics and /status here: :9102 or 127.0.0.1:9102. lameduck health and lameduck status ask here
+    /// [default: off; they ask 127.0.0.1:9102]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Seen from outside")]
+    pub admin: Option<String>,
+
+    /// How /readyz asks the app when it is asked: http://host/path (2xx), tcp://host:port, unix:///path or exec:command (exit 0)
+    /// [default: the app listens]
+    #[arg(long, value_name = "URL", help_heading = "Seen from outside")]
+    pub ready: Option<String>,
+
+    /// Requests to answer before the first ready: URL*50 for fifty of them, one after the other
+    #[arg(long, value_name = "URL[*N]", help_heading = "Seen from outside")]
+    pub warm_up: Option<String>,
+
+    /// What /readyz says while lame duck: fail, or pass on what the app says, for kube-proxy's terminating endpoints [default: fail]
+    #[arg(long, value_name = "fail|pass", help_heading = "Seen from outside")]
+    pub readyz_on_stop: Option<String>,
+
+    /// Whether it is alive instead of ready
+    #[arg(long, help_heading = "Health (lameduck health only)")]
+    pub live: bool,
+
     /// One line on how it ended is written here [default: /dev/termination-log if it exists]
     #[arg(long, value_name = "FILE", help_heading = "Reporting")]
     pub termination_log: Option<String>,
+
+    /// text, json, logfmt or ltsv, on stderr [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Reporting")]
+    pub log_format: Option<String>,
 
     /// error, warn, info or debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Reporting")]
@@ -210,18 +242,20 @@ pub struct Args {
 pub enum Verb {
     Drain,
     Exec,
+    Health,
     Plan,
     Run,
+    Status,
 }
 
 /// Reads the words after our own name. The error is one line, without our name before it.
 pub fn parse(words: &[std::ffi::OsString]) -> Result<(Verb, Args), String> {
-    let (verb, words) = match words.split_first() {
-        Some((first, rest)) if first == "drain" => (Verb::Drain, rest),
-        Some((first, rest)) if first == "exec" => (Verb::Exec, rest),
-        Some((first, rest)) if first == "plan" => (Verb::Plan, rest),
-        _ => (Verb::Run, words),
-    };
+    let verbs =
+        [("drain", Verb::Drain), ("exec", Verb::Exec), ("health", Verb::Health), ("plan", Verb::Plan), ("status", Verb::Status)];
+    let (verb, words) = words
+        .split_first()
+        .and_then(|(first, rest)| verbs.iter().find(|(name, _)| first == name).map(|(_, verb)| (*verb, rest)))
+        .unwrap_or((Verb::Run, words));
     let argv = [std::ffi::OsString::from("lameduck")].into_iter().chain(words.iter().cloned());
     Args::try_parse_from(argv).map(|args| (verb, args)).map_err(|error| one_line(&error))
 }
@@ -272,8 +306,11 @@ fn one_line(error: &clap::Error) -> String {
     let option = option.split_whitespace().next().unwrap_or_default().to_owned();
     match error.kind() {
         ErrorKind::UnknownArgument => {
-            let hint =
-                text(ContextKind::SuggestedArg).map_or("see lameduck --help".to_owned(), |near| format!("did you mean {near}?"));
+            let known = option_names();
+            let near = spelling::nearest(option.trim_start_matches('-'), known.iter().map(String::as_str));
+            // Half of the letters wrong is another word.
+            let near = near.filter(|(near, letters)| option.starts_with("--") && letters * 2 < near.len());
+            let hint = near.map_or("see lameduck --help".to_owned(), |(near, _)| format!("did you mean --{near}?"));
             format!("cannot read option {option}: there is none of that name; {hint}")
         }
         ErrorKind::ArgumentConflict => format!("cannot read option {option}: it was given twice; give it once"),

@@ -14,7 +14,7 @@ use crate::core::traffic::Sample;
 use crate::plan::Plan;
 use crate::run::{Clock, ended};
 use crate::sys::proc::{self, CommandLine};
-use crate::traffic::{Family, Traffic, Watch};
+use crate::traffic::{Family, OwnConnections, Traffic, Watch};
 
 /// `--strict`: time was up.
 const NOT_DRAINED: u8 = 3;
@@ -42,7 +42,7 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
         clock,
         machine: Machine::new(plan.timing.clone(), Vec::new()),
         app: App::new(plan, INIT),
-        traffic: Traffic::begin(clock.now(), Watch::of(plan, Family::Container)),
+        traffic: Traffic::begin(clock.now(), Watch::of(plan, Family::Container), OwnConnections::default()),
         told: None,
         second: None,
         code: None,

@@ -1,12 +1,76 @@
-//! One GET and its answer, within bounds of size; whoever asks sets the bound of time.
+//! Asking: a connection, one GET and its answer, within bounds of size; whoever asks sets the bound of time.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::mpsc::Sender;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::core::url::Url;
+use crate::core::url::{self, Target, Url};
 
 const LONGEST_HEAD: usize = 16 << 10;
+
+/// Before one of us connects it says whom to, and from which port.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    pub to: SocketAddr,
+    pub from_port: u16,
+}
+
+/// Whether the target accepts a connection, or answers 2xx.
+pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), String> {
+    match target {
+        Target::Tcp { host, port } => connect(host, *port, own).await.map(drop),
+        Target::Unix { path } => UnixStream::connect(path).await.map(drop).map_err(|error| error.to_string()),
+        Target::Http(url) => {
+            let stream = connect(&url.host, url.port, own).await?;
+            match get(&stream, url).await?.status {
+                200..=299 => Ok(()),
+                status => Err(format!("it answers {status}")),
+            }
+        }
+    }
+}
+
+/// Any address of the name will do; it is looked up anew each time, since it may have moved.
+pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result<TcpStream, String> {
+    let addresses = match url::addresses(host, port) {
+        Some(addresses) => addresses,
+        None => look_up(host, port).await.map_err(|error| error.to_string())?,
+    };
+    let mut why = "the name has no address".to_owned();
+    for address in addresses {
+        match connect_to(address, own).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => why = format!("{address}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+async fn connect_to(to: SocketAddr, own: Option<&Sender<Own>>) -> io::Result<TcpStream> {
+    let (socket, any) = match to {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
+    };
+    if let Some(own) = own {
+        // Said before it connects, so that no look takes it for a client.
+        socket.bind(any)?;
+        let _ = own.send(Own { to, from_port: socket.local_addr()?.port() });
+    }
+    socket.connect(to).await
+}
+
+/// In a thread, since the C library's resolver waits; it ends with its answer, or with us.
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new().spawn(move || {
+        let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port));
+        let _ = sender.send(addresses.map(Iterator::collect));
+    })?;
+    receiver.await.unwrap_or_else(|_| Err(io::Error::other("the lookup failed")))
+}
 
 /// The head of an answer, and the body as it comes.
 pub struct Answer<'a> {
@@ -97,7 +161,7 @@ impl Answer<'_> {
     }
 }
 
-async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+pub async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         stream.writable().await?;
         match stream.try_write(bytes) {
@@ -110,7 +174,7 @@ async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// 0: the answer is over.
-async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+pub async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         stream.readable().await?;
         match stream.try_read(buffer) {

@@ -1,14 +1,17 @@
 //! lameduck: the init (PID 1) that lets a server die well. The story of one run is `supervise`; docs/design.md has the house.
 #![deny(unsafe_code, clippy::disallowed_methods, clippy::undocumented_unsafe_blocks)]
 
+mod admin;
 mod app;
 mod cli;
+mod client;
 pub mod core;
 mod drain;
 mod http;
 mod log;
 mod plan;
 mod prepare;
+mod ready;
 mod run;
 pub mod sys;
 mod traffic;
@@ -16,16 +19,20 @@ mod wait_for;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use admin::Admin;
 use cli::{Args, Verb};
 use core::cgroup::{Cgroup, Figure};
+use core::secrets::Secrets;
 use plan::{Env, Facts, Plan, Refused};
+use ready::Probe;
 use sys::child::{Setup, SpawnError, Step};
 use sys::inherited::Inherited;
 use sys::signals::Signals;
+use traffic::OwnConnections;
 
 /// What we exit with where it is not the app's code; sysexits(3) and the shells' habit.
 mod exit {
@@ -52,7 +59,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(fatal) => {
             // Nothing runs yet that a blocked write could hold up; a lost message is no reason for another code.
-            let _ = writeln!(std::io::stderr(), "lameduck: {}", fatal.message);
+            let _ = writeln!(std::io::stderr(), "lameduck: {}", log::masked(&fatal.message));
             fatal.code.into()
         }
     }
@@ -69,13 +76,16 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
     let env = environment(inherited);
+    log::keep(secrets(&env, &args));
     let plan = plan::plan(verb, &args, &env, &facts(verb, &args, &env)).map_err(|refused| match refused {
         Refused::Usage(message) => usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
     match verb {
         Verb::Drain => wait_here(&plan, inherited, clock),
-        Verb::Plan => Ok(print(&plan.describe())),
+        Verb::Health => health(&plan, args.live),
+        Verb::Status => status(&plan),
+        Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
         Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
         }
@@ -87,8 +97,29 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
 /// `lameduck drain`: no child, no signals of ours.
 fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     inherited.let_end();
-    log::install(plan.log_level);
+    log::install(plan.log_level, plan.log_format);
     Ok(event_loop()?.block_on(drain::drain(plan, clock)))
+}
+
+/// `lameduck health`: the answer is the exit code, and the reason a line.
+fn health(plan: &Plan, live: bool) -> Result<u8, Fatal> {
+    let path = if live { "/livez" } else { "/readyz" };
+    let unhealthy = |message| Fatal { code: 1, message };
+    match event_loop()?.block_on(client::ask(plan, path)) {
+        Ok((200, body)) => Ok(print(&body)),
+        Ok((status, body)) => Err(unhealthy(format!("{}: {} ({status})", &path[1..], body.trim_end()))),
+        Err(why) => Err(unhealthy(why)),
+    }
+}
+
+/// `lameduck status`: drawn by whoever knows, for a terminal in colour.
+fn status(plan: &Plan) -> Result<u8, Fatal> {
+    let path = if std::io::stdout().is_terminal() { "/status?drawn=colour" } else { "/status?drawn" };
+    match event_loop()?.block_on(client::ask(plan, path)) {
+        Ok((200, body)) => Ok(print(&body)),
+        Ok((status, body)) => Err(Fatal { code: exit::UNAVAILABLE, message: format!("status: {} ({status})", body.trim_end()) }),
+        Err(why) => Err(Fatal { code: exit::UNAVAILABLE, message: why }),
+    }
 }
 
 fn event_loop() -> Result<tokio::runtime::Runtime, Fatal> {
@@ -102,7 +133,7 @@ fn internal(what: &str, error: std::io::Error) -> Fatal {
 
 /// Prepares, spawns, and stays until the end. Whatever can fail fails before the spawn.
 fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
-    log::install(plan.log_level);
+    log::install(plan.log_level, plan.log_format);
     let runtime = event_loop()?;
     let signals = open_signals(&runtime)?;
     if std::process::id() != 1
@@ -110,25 +141,34 @@ fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -
     {
         tracing::warn!(event = "warning", message = %format_args!("cannot become a subreaper: {error}; orphans are not reaped"));
     }
-    let setup = match prepare(plan, env, &runtime, &signals, clock)? {
+    let own = OwnConnections::default();
+    let mut admin = {
+        let _inside = runtime.enter();
+        Admin::open(plan, &own)?
+    };
+    let setup = match prepare(plan, env, &runtime, &signals, clock, admin.as_mut())? {
         Start::Go(setup) => setup,
         Start::Stopped(code) => sys::exit(code),
     };
     let program = Program::new(plan, inherited, &setup);
     let pid = sys::child::spawn(&program.command(inherited, &setup)).map_err(|error| cannot_start(plan, error))?;
-    drop(program);
     run::announce(plan, pid);
-    let code = runtime.block_on(run::run(plan, pid, &signals, clock));
+    let probe = |probe: &Probe| {
+        let argv: Vec<CString> = probe.words.iter().filter_map(|word| sys::child::c_string(OsStr::new(word))).collect();
+        sys::child::spawn_probe(&sys::child::Command { argv: &argv, ..program.command(inherited, &setup) })
+    };
+    let outside = run::Outside { admin, own, probe: &probe };
+    let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
     // What is left to tidy is the kernel's: whoever waits for us need not.
     sys::exit(code)
 }
 
 /// Prepares as `supervise` does, then is the command.
 fn replace(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
-    log::install(plan.log_level);
+    log::install(plan.log_level, plan.log_format);
     let runtime = event_loop()?;
     let signals = open_signals(&runtime)?;
-    let setup = match prepare(plan, env, &runtime, &signals, clock)? {
+    let setup = match prepare(plan, env, &runtime, &signals, clock, None)? {
         Start::Go(setup) => setup,
         Start::Stopped(code) => sys::exit(code),
     };
@@ -154,12 +194,13 @@ fn prepare(
     runtime: &tokio::runtime::Runtime,
     signals: &Signals,
     clock: run::Clock,
+    admin: Option<&mut Admin>,
 ) -> Result<Start, Fatal> {
     let setup = prepare::setup(plan)?;
     prepare::render(plan, env)?;
     let mut stop = app::stops_before_start(plan, sys::signals::pending());
     if stop.is_none() && !plan.before.wait_for.is_empty() {
-        stop = runtime.block_on(wait_for::wait_for(plan, signals, clock))?;
+        stop = runtime.block_on(wait_for::wait_for(plan, signals, clock, admin))?;
     }
     let Some(signal) = stop else { return Ok(Start::Go(setup)) };
     // A Ctrl-C is what a shell would say it was.
@@ -225,6 +266,13 @@ fn environment(inherited: &Inherited) -> Env {
         let at = bytes.iter().position(|byte| *byte == b'=')?;
         Some((str::from_utf8(&bytes[..at]).ok()?.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
     }))
+}
+
+/// What must not be seen of the environment and of the command.
+fn secrets(env: &Env, args: &Args) -> Secrets {
+    let variables: Vec<_> = env.variables().map(|(name, value)| (name, value.to_string_lossy())).collect();
+    let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    Secrets::new(variables.iter().map(|(name, value)| (*name, value.as_ref())), words.iter().map(AsRef::as_ref))
 }
 
 /// The app's: ours as it was, and what the plan adds. Ours is never changed.

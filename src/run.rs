@@ -1,21 +1,25 @@
 //! The loop: select names what happened, the machine decides, the loop performs. The one reader of the clock. From the spawn on
 //! nothing here may fail: what is lost becomes a warning, and plain timing remains.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use crate::admin::{Admin, Message};
 use crate::app::{App, Meaning};
-use crate::core::shutdown::{Action, Event, Machine, Phase};
+use crate::core::shutdown::{Action, Because, Event, Machine, Phase};
 use crate::core::signals::Signal;
+use crate::core::snapshot::{self, Snapshot, Stop};
 use crate::core::status::Story;
 use crate::core::time::{Show, Uptime};
 use crate::core::traffic::{Sample, Tally};
+use crate::log;
 use crate::plan::Plan;
+use crate::ready::Probe;
 use crate::sys::signals::{Batch, Signals};
 use crate::sys::{self, proc};
-use crate::traffic::{Family, Traffic, Watch};
+use crate::traffic::{Family, OwnConnections, Traffic, Watch};
 
 /// While others are waited for that no signal announces.
 const TICK: Duration = Duration::from_millis(50);
@@ -44,6 +48,7 @@ impl Clock {
 
 /// What woke the loop.
 enum Woken {
+    Asked(Message),
     Deadline,
     Ends,
     Look,
@@ -63,10 +68,21 @@ struct Loop<'a> {
     shown: Phase,
     watched: bool,
     code: Option<u8>,
+    outside: Outside<'a>,
+    reaped: u64,
+    signals: BTreeMap<Signal, u64>,
+}
+
+/// Who asks from outside, and what is needed to answer.
+pub struct Outside<'a> {
+    pub admin: Option<Admin>,
+    pub own: OwnConnections,
+    /// Starts the command that says whether the app is ready.
+    pub probe: &'a dyn Fn(&Probe) -> std::io::Result<i32>,
 }
 
 /// Supervises the main process to its end and returns the exit code.
-pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock) -> u8 {
+pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outside: Outside<'_>) -> u8 {
     let mut this = Loop {
         plan,
         clock,
@@ -79,7 +95,13 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock) -> u8 
         shown: Phase::Serving,
         watched: false,
         code: None,
+        outside,
+        reaped: 0,
+        signals: BTreeMap::new(),
     };
+    if let Some(admin) = &mut this.outside.admin {
+        admin.readiness().started();
+    }
     loop {
         if let Some(code) = this.code {
             return code;
@@ -96,6 +118,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock) -> u8 
             () = clock.until(this.machine.deadline()) => Woken::Deadline,
             () = clock.until(this.look_at) => Woken::Look,
             () = ended(this.traffic.as_ref()) => Woken::Ends,
+            message = asked(this.outside.admin.as_mut()) => Woken::Asked(message),
         };
         this.wake(woken);
     }
@@ -108,14 +131,23 @@ pub async fn ended(traffic: Option<&Traffic>) {
     }
 }
 
+pub async fn asked(admin: Option<&mut Admin>) -> Message {
+    match admin {
+        Some(admin) => admin.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Loop<'_> {
     /// While the app serves nothing else can happen: then one system call waits, and the event loop's own cost is saved.
     fn waits_for_signals_only(&self) -> bool {
-        self.machine.deadline().is_none() && self.look_at.is_none() && self.traffic.is_none()
+        let asleep = self.machine.deadline().is_none() && self.look_at.is_none() && self.traffic.is_none();
+        asleep && self.outside.admin.is_none()
     }
 
     fn wake(&mut self, woken: Woken) {
         match woken {
+            Woken::Asked(message) => self.answer(message),
             Woken::Deadline => self.feed(Event::Wake),
             Woken::Ends => {
                 let now = self.clock.now();
@@ -128,7 +160,55 @@ impl Loop<'_> {
         }
     }
 
+    fn answer(&mut self, message: Message) {
+        let Some(mut admin) = self.outside.admin.take() else { return };
+        let probe = admin.on(self.clock.now(), message, self.plan, self.traffic.is_some(), || self.snapshot());
+        if let Some(probe) = probe {
+            let pid = (self.outside.probe)(&probe);
+            admin.readiness().probing(pid);
+        }
+        self.outside.admin = Some(admin).filter(Admin::is_needed);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        let target = self.app.target();
+        let last = self.traffic.as_ref().and_then(Traffic::last);
+        let stop = self.machine.stopped_at().map(|at| Stop {
+            signal: self.began,
+            ago: now.since(at),
+            because: self.machine.because().map(Because::text),
+            tally: self.traffic.as_ref().filter(|_| self.watched).and_then(Traffic::tally),
+            last_accept: self.last_accept(),
+        });
+        Snapshot {
+            phase: self.machine.phase(),
+            since: self.machine.entered().last().map_or(now.0, |(_, at)| now.since(*at)),
+            pid: self.app.main(),
+            server: target.and_then(|target| target.server).map(|server| server.name),
+            stop,
+            traffic: snapshot::Traffic {
+                source: self.traffic.as_ref().map_or("none", Traffic::source),
+                listening: last.and_then(|sample| sample.listening),
+                ports: last.map(|sample| sample.ports.clone()).unwrap_or_default(),
+                in_flight: last.map_or(0, Sample::in_flight),
+            },
+            reaped: self.reaped,
+            signals: self.signals.iter().map(|(signal, count)| (*signal, *count)).collect(),
+            ..unstarted(self.plan, now)
+        }
+    }
+
+    /// So long after the stop signal the last new connection came.
+    fn last_accept(&self) -> Option<Duration> {
+        let sample = self.traffic.as_ref().filter(|_| self.watched).and_then(Traffic::last)?;
+        Some(sample.last_arrival?.since(self.machine.stopped_at()?))
+    }
+
     fn signal(&mut self, signal: Signal) {
+        if signal != Signal::CHLD {
+            *self.signals.entry(signal).or_default() += 1;
+        }
         match self.app.meaning(signal) {
             Meaning::Reap => self.reap(),
             Meaning::Stop => {
@@ -162,7 +242,12 @@ impl Loop<'_> {
     }
 
     fn reap(&mut self) {
-        let reaped = self.app.reap();
+        let probe = self.outside.admin.as_mut().and_then(|admin| admin.readiness().probe());
+        let reaped = self.app.reap(probe);
+        self.reaped += reaped.count;
+        if let (Some(ended), Some(admin)) = (reaped.probe, &mut self.outside.admin) {
+            admin.readiness().probe_ended(ended);
+        }
         if let Some(ended) = reaped.main {
             self.feed(Event::MainEnded { ended, alone: reaped.none_left });
         } else if reaped.none_left {
@@ -252,7 +337,11 @@ impl Loop<'_> {
             killed_by = %Show(timing.until_kill()),
             grace_period = %Show(timing.grace),
         );
-        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants));
+        if let Some(admin) = &mut self.outside.admin {
+            admin.readiness().stopped();
+        }
+        let own = std::mem::take(&mut self.outside.own);
+        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants), own);
         let clock = self.clock;
         let sample = traffic.look(clock.now(), || clock.now());
         traffic.announce(sample.as_ref());
@@ -352,9 +441,12 @@ impl Loop<'_> {
             Some(_) if undelivered > 0 => Some(Tally { cut: undelivered as u64, ..Tally::default() }),
             _ => None,
         };
-        let story = Story::new(&self.machine, self.began, tally, code, now);
+        let last = self.traffic.as_ref().and_then(Traffic::last).cloned().unwrap_or_default();
+        let cut_on = self.traffic.as_ref().filter(|_| self.watched).map(|traffic| traffic.cut_on(&last)).unwrap_or_default();
+        let mut story = Story::new(&self.machine, self.began, tally, code, now);
+        story.cut_on = cut_on.iter().map(|port| snapshot::name(*port)).collect();
+        story.last_accept = self.last_accept();
         let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
-        let count = |count: Option<u64>| count.map_or(String::new(), |count| count.to_string());
         info!(
             event = "exit",
             code,
@@ -366,13 +458,15 @@ impl Loop<'_> {
             sweeping = took(Phase::Sweeping),
             flushing = took(Phase::Flushing),
             killing = took(Phase::Killing),
-            accepted = count(tally.map(|tally| tally.accepted)),
-            or_more = count(tally.map(|tally| tally.uncertain).filter(|uncertain| *uncertain > 0)),
-            finished = count(tally.map(|tally| tally.finished)),
-            cut = count(tally.map(|tally| tally.cut)),
+            accepted = tally.map(|tally| tally.accepted),
+            or_more = tally.map(|tally| tally.uncertain).filter(|uncertain| *uncertain > 0),
+            finished = tally.map(|tally| tally.finished),
+            cut = tally.map(|tally| tally.cut),
+            cut_on = story.cut_on.join(","),
+            last_accept = story.last_accept.map_or(String::new(), |after| Show(after).to_string()),
         );
         if let Some(path) = &self.plan.termination_log
-            && let Err(error) = sys::write_message(path, &story.line())
+            && let Err(error) = sys::write_message(path, &log::masked(&story.line()))
         {
             warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
         }
@@ -387,6 +481,29 @@ fn is_flushed(sample: Option<Sample>) -> bool {
 /// ESRCH and EPERM, which every Linux numbers so.
 const NO_SUCH_PROCESS: i32 = 3;
 const NOT_PERMITTED: i32 = 1;
+
+/// What is known before the app runs.
+pub fn unstarted(plan: &Plan, now: Uptime) -> Snapshot {
+    let command: Vec<String> = plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    Snapshot {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: now.0,
+        phase: Phase::Serving,
+        since: now.0,
+        pid: None,
+        command: log::masked(&command.join(" ")),
+        server: None,
+        timing: plan.timing.clone(),
+        stop: None,
+        traffic: snapshot::Traffic { source: "none", ..snapshot::Traffic::default() },
+        workers: plan.size.workers,
+        cpu: plan.size.cpu.as_ref().map(|cpu| cpu.millicores),
+        app: None,
+        reaped: 0,
+        signals: Vec::new(),
+        dropped: log::dropped(),
+    }
+}
 
 /// Before the loop: who runs, with what.
 pub fn announce(plan: &Plan, pid: i32) {

@@ -1,18 +1,16 @@
 //! `--wait-for`: the app is started only when what it needs is there. All targets at once, for a bounded time, and a stop signal ends it.
 
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::info;
 
+use crate::admin::Admin;
 use crate::core::signals::{Signal, SignalSet};
 use crate::core::time::Show;
-use crate::core::url::{self, Target};
+use crate::core::url::Target;
 use crate::plan::Plan;
-use crate::run::Clock;
+use crate::run::{self, Clock};
 use crate::sys::signals::Signals;
 use crate::{Fatal, app, exit, http};
 
@@ -30,7 +28,12 @@ enum Progress {
 }
 
 /// Some(signal): it was stopped.
-pub async fn wait_for(plan: &Plan, signals: &Signals, clock: Clock) -> Result<Option<Signal>, Fatal> {
+pub async fn wait_for(
+    plan: &Plan,
+    signals: &Signals,
+    clock: Clock,
+    mut admin: Option<&mut Admin>,
+) -> Result<Option<Signal>, Fatal> {
     let targets = &plan.before.wait_for;
     let (sender, mut progress) = unbounded_channel();
     for (index, (_, target)) in targets.iter().enumerate() {
@@ -67,6 +70,13 @@ pub async fn wait_for(plan: &Plan, signals: &Signals, clock: Clock) -> Result<Op
                     missing.iter_mut().filter(|(other, _)| *other == index).for_each(|(_, last)| last.clone_from(&why));
                 }
             },
+            message = run::asked(admin.as_deref_mut()) => {
+                let now = clock.now();
+                if let Some(admin) = &mut admin {
+                    // Nothing runs yet that could be asked by a command.
+                    admin.on(now, message, plan, false, || run::unstarted(plan, now));
+                }
+            }
             () = clock.until(Some(deadline)) => {
                 return Err(Fatal {
                     code: exit::UNAVAILABLE,
@@ -89,7 +99,7 @@ pub async fn wait_for(plan: &Plan, signals: &Signals, clock: Clock) -> Result<Op
 async fn attempts(index: usize, target: Target, sender: UnboundedSender<Progress>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let why = match tokio::time::timeout(ATTEMPT, attempt(&target)).await {
+        let why = match tokio::time::timeout(ATTEMPT, http::reach(&target, None)).await {
             Ok(Ok(())) => {
                 let _ = sender.send(Progress::Ready(index));
                 return;
@@ -101,45 +111,4 @@ async fn attempts(index: usize, target: Target, sender: UnboundedSender<Progress
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-async fn attempt(target: &Target) -> Result<(), String> {
-    match target {
-        Target::Tcp { host, port } => connect(host, *port).await.map(drop),
-        Target::Unix { path } => UnixStream::connect(path).await.map(drop).map_err(|error| error.to_string()),
-        Target::Http(url) => {
-            let stream = connect(&url.host, url.port).await?;
-            match http::get(&stream, url).await?.status {
-                200..=299 => Ok(()),
-                status => Err(format!("it answers {status}")),
-            }
-        }
-    }
-}
-
-/// Any address of the name will do; it is looked up anew each time, since it may have moved.
-async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let addresses = match url::addresses(host, port) {
-        Some(addresses) => addresses,
-        None => look_up(host, port).await.map_err(|error| error.to_string())?,
-    };
-    let mut why = io::Error::other("the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => why = error,
-        }
-    }
-    Err(why.to_string())
-}
-
-/// In a thread, since the C library's resolver waits; it ends with its answer, or with us.
-async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let host = host.to_owned();
-    std::thread::Builder::new().spawn(move || {
-        let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port));
-        let _ = sender.send(addresses.map(Iterator::collect));
-    })?;
-    receiver.await.unwrap_or_else(|_| Err(io::Error::other("the lookup failed")))
 }

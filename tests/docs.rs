@@ -38,6 +38,7 @@ const TEXTS: &[&str] = &[
     "docs/traffic.md",
     "docs/servers.md",
     "docs/design.md",
+    "docs/admin.md",
     "docs/prepare.md",
     "docs/prestop.md",
     "Dockerfile.example",
@@ -55,6 +56,7 @@ const OTHERS: &[&str] = &[
     "--http-socket",
     "--add-header",
     "--name",
+    "--password",
     "--no-install-recommends",
     "--rm",
 ];

@@ -1,7 +1,5 @@
 //! What `--in-flight` asks, and of whom.
 
-use std::net::SocketAddr;
-
 use super::exposition::Selector;
 use super::url::Url;
 
@@ -9,7 +7,6 @@ use super::url::Url;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Question {
     pub url: Url,
-    pub addresses: Vec<SocketAddr>,
     pub selector: Selector,
     pub less: u32,
 }
@@ -19,7 +16,7 @@ impl Question {
         let (url, metric) = text.split_once('#').unwrap_or((text, ""));
         let url = Url::parse(url)?;
         // A name would have to be looked up while the app is dying.
-        let addresses = url.addresses().ok_or("the host must be an address or localhost")?;
+        url.addresses().ok_or("the host must be an address or localhost")?;
         if metric.is_empty() {
             return Err("no metric (append #name or #name{label=\"x\"})");
         }
@@ -29,7 +26,7 @@ impl Question {
             }
             _ => (metric, 0),
         };
-        Ok(Question { url, addresses, selector: Selector::parse(metric)?, less })
+        Ok(Question { url, selector: Selector::parse(metric)?, less })
     }
 }
 
@@ -42,9 +39,9 @@ mod tests {
         let question = Question::parse("http://127.0.0.1:9253/metrics?x=1#phpfpm_active_processes{pool=\"a-1\"}-1").unwrap();
         assert_eq!((question.url.port, &question.url.path[..], question.less), (9253, "/metrics?x=1", 1));
         assert_eq!(question.selector, Selector::parse("phpfpm_active_processes{pool=\"a-1\"}").unwrap());
-        assert_eq!(Question::parse("http://localhost#x").unwrap().addresses.len(), 2);
-        assert_eq!(Question::parse("http://[::1]/#x").unwrap().addresses, ["[::1]:80".parse().unwrap()]);
-        assert_eq!(Question::parse("http://[::1]:81/#x").unwrap().addresses, ["[::1]:81".parse().unwrap()]);
+        assert_eq!(Question::parse("http://localhost#x").unwrap().url.addresses().unwrap().len(), 2);
+        assert_eq!(Question::parse("http://[::1]/#x").unwrap().url.addresses().unwrap(), ["[::1]:80".parse().unwrap()]);
+        assert_eq!(Question::parse("http://[::1]:81/#x").unwrap().url.addresses().unwrap(), ["[::1]:81".parse().unwrap()]);
         for text in [
             "",
             "https://1.2.3.4/#x",

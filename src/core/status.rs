@@ -24,6 +24,10 @@ pub struct Story {
     pub phases: Vec<(Phase, Duration)>,
     /// None: nothing could be seen of the traffic, or nothing was watched.
     pub traffic: Option<Tally>,
+    /// The ports on which connections were cut.
+    pub cut_on: Vec<String>,
+    /// So long after the stop signal the last new connection came.
+    pub last_accept: Option<Duration>,
 }
 
 impl Story {
@@ -43,6 +47,8 @@ impl Story {
                 .filter(|(phase, _)| *phase != Phase::Done)
                 .collect(),
             traffic,
+            cut_on: Vec::new(),
+            last_accept: None,
         }
     }
 
@@ -85,6 +91,12 @@ impl fmt::Display for Story {
         }
         if let Some(tally) = self.traffic {
             write!(f, "; {} connections finished, {} cut", tally.finished, tally.cut)?;
+            if !self.cut_on.is_empty() {
+                write!(f, " on {}", self.cut_on.join(", "))?;
+            }
+            if let Some(after) = self.last_accept {
+                write!(f, "; the last new one after {}", Show(after))?;
+            }
         }
         Ok(())
     }

@@ -29,6 +29,20 @@ pub struct Sample {
     pub flushing: usize,
     /// Connections may be missing: nothing follows from there being none.
     pub partial: bool,
+    /// The same by port, listeners without connections included; 0 is unix sockets.
+    pub ports: Vec<PortSample>,
+}
+
+/// One port in one look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PortSample {
+    pub port: u16,
+    pub busy: usize,
+    pub cooling: usize,
+    pub idle: usize,
+    pub queued: usize,
+    /// New connections since the stop signal.
+    pub accepted: u64,
 }
 
 impl Sample {
@@ -47,6 +61,20 @@ pub struct Tally {
     pub finished: u64,
     /// Connections whose work did not end: no answer, or not all of it delivered.
     pub cut: u64,
+}
+
+/// What is counted of one port.
+#[derive(Clone, Copy, Debug, Default)]
+struct Port {
+    seen: PortSample,
+    /// As its listeners say.
+    backlog: usize,
+    /// As its connections say.
+    unaccepted: usize,
+    /// In the backlog, but nobody's work.
+    excused: usize,
+    /// A connection to it was cut.
+    cut: bool,
 }
 
 /// A tie that only the kernel's ping-pong bit can break.
@@ -74,11 +102,9 @@ pub struct Tracker {
     last_arrival: Option<Uptime>,
     tally: Tally,
     /// The look that is being taken.
-    sample: Sample,
-    backlog: usize,
-    unaccepted: usize,
-    /// In the backlog, but nobody's work.
-    excused: usize,
+    flushing: usize,
+    /// Few: looked through faster than hashed.
+    ports: Vec<Port>,
     ties: Vec<Tie>,
 }
 
@@ -92,10 +118,8 @@ impl Tracker {
             told: false,
             last_arrival: None,
             tally: Tally::default(),
-            sample: Sample::default(),
-            backlog: 0,
-            unaccepted: 0,
-            excused: 0,
+            flushing: 0,
+            ports: Vec::new(),
             ties: Vec::new(),
         }
     }
@@ -113,8 +137,16 @@ impl Tracker {
 
     /// The rows so far do not count: the look begins again.
     pub fn begin_look_again(&mut self) {
-        (self.sample, self.backlog, self.unaccepted, self.excused) = (Sample::default(), 0, 0, 0);
+        self.forget_counts();
         self.ties.clear();
+    }
+
+    fn forget_counts(&mut self) {
+        self.flushing = 0;
+        for port in &mut self.ports {
+            let seen = PortSample { port: port.seen.port, accepted: port.seen.accepted, ..PortSample::default() };
+            *port = Port { seen, cut: port.cut, ..Port::default() };
+        }
     }
 
     /// From now on another source names the connections: the next look is a new baseline.
@@ -128,11 +160,13 @@ impl Tracker {
     /// One row of a look, of the app's ports only. The first look sets the baseline.
     pub fn row(&mut self, now: Uptime, row: &Row) {
         if row.state == State::Listen {
-            self.backlog += row.rqueue as usize;
+            self.port(row.port).backlog += row.rqueue as usize;
             return;
         }
         let ignored = self.is_ignored(row);
-        self.excused += usize::from(row.inode == 0 && row.state != State::Closing && (ignored || row.is_probe()));
+        if row.inode == 0 && row.state != State::Closing && (ignored || row.is_probe()) {
+            self.port(row.port).excused += 1;
+        }
         if ignored {
             return;
         }
@@ -146,25 +180,39 @@ impl Tracker {
             return;
         }
         let verdict = self.judge(now, row);
+        self.flushing += usize::from(verdict == Verdict::Flushing);
+        let port = self.port(row.port);
         match verdict.class() {
-            Class::Busy => {
-                self.sample.busy += 1;
-                self.sample.flushing += usize::from(verdict == Verdict::Flushing);
-            }
-            Class::Cooling => self.sample.cooling += 1,
-            Class::Idle => self.sample.idle += 1,
-            Class::Queued => self.unaccepted += 1,
+            Class::Busy => port.seen.busy += 1,
+            Class::Cooling => port.seen.cooling += 1,
+            Class::Idle => port.seen.idle += 1,
+            Class::Queued => port.unaccepted += 1,
             Class::Gone => {}
         }
     }
 
+    fn port(&mut self, number: u16) -> &mut Port {
+        let known = self.ports.iter().position(|port| port.seen.port == number);
+        let index = known.unwrap_or_else(|| {
+            self.ports.push(Port { seen: PortSample { port: number, ..PortSample::default() }, ..Port::default() });
+            self.ports.len() - 1
+        });
+        &mut self.ports[index]
+    }
+
     /// The look is over: every row of it was shown.
     pub fn end(&mut self, now: Uptime) -> Sample {
-        let mut sample = std::mem::take(&mut self.sample);
-        sample.watched = true;
-        // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
-        let backlog = std::mem::take(&mut self.backlog).saturating_sub(std::mem::take(&mut self.excused));
-        sample.queued = backlog.max(std::mem::take(&mut self.unaccepted));
+        let mut sample = Sample { watched: true, flushing: self.flushing, ..Sample::default() };
+        for port in &mut self.ports {
+            // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
+            port.seen.queued = port.backlog.saturating_sub(port.excused).max(port.unaccepted);
+            sample.busy += port.seen.busy;
+            sample.cooling += port.seen.cooling;
+            sample.idle += port.seen.idle;
+            sample.queued += port.seen.queued;
+            sample.ports.push(port.seen);
+        }
+        sample.ports.sort_unstable_by_key(|port| port.port);
         let mut silent = None;
         for known in self.connections.values_mut() {
             // It stays known, so that its end is not taken for that of a new one.
@@ -177,6 +225,7 @@ impl Tracker {
         self.begun = true;
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
+        self.forget_counts();
         sample
     }
 
@@ -205,16 +254,16 @@ impl Tracker {
         match self.connections.remove(&row.cookie) {
             Some(mut known) => {
                 if asked && !known.is(verdict::COUNTED | verdict::OLD) {
-                    self.arrive(known.first_seen(now));
+                    self.arrive(row.port, known.first_seen(now));
                 }
                 let asked_again = known.close(&info);
                 if known.is(verdict::WORKED) || asked_again {
-                    self.close(sent_all && !known.is_unanswered());
+                    self.close(row.port, sent_all && !known.is_unanswered());
                 }
             }
             None if asked => {
-                self.arrive(now);
-                self.close(sent_all);
+                self.arrive(row.port, now);
+                self.close(row.port, sent_all);
             }
             None => {}
         }
@@ -255,18 +304,34 @@ impl Tracker {
         tally
     }
 
+    /// The ports on which connections were cut; those of the last look included that were at work then.
+    pub fn cut_on(&self, last: &Sample) -> Vec<u16> {
+        let live = self.tally().cut > self.tally.cut;
+        let at_work = last.ports.iter().filter(|port| live && port.busy + port.queued > 0).map(|port| port.port);
+        let mut ports: Vec<u16> = self.ports.iter().filter(|port| port.cut).map(|port| port.seen.port).chain(at_work).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
     fn is_ignored(&self, row: &Row) -> bool {
         self.rules.ignored.iter().any(|network| network.contains(row.peer))
     }
 
-    fn arrive(&mut self, at: Uptime) {
+    fn arrive(&mut self, port: u16, at: Uptime) {
         self.tally.accepted += 1;
+        self.port(port).seen.accepted += 1;
         self.last_arrival = self.last_arrival.max(Some(at));
     }
 
-    fn close(&mut self, delivered: bool) {
+    fn close(&mut self, port: u16, delivered: bool) {
         // Before the app is told, an end without an answer is the client's or the app's own doing.
-        if delivered || !self.told { self.tally.finished += 1 } else { self.tally.cut += 1 }
+        if delivered || !self.told {
+            self.tally.finished += 1;
+        } else {
+            self.tally.cut += 1;
+            self.port(port).cut = true;
+        }
     }
 
     fn judge(&mut self, now: Uptime, row: &Row) -> Verdict {
@@ -289,7 +354,7 @@ impl Tracker {
             self.ties.push(Tie { cookie, port, peer, peer_port, is_last_chance });
         }
         if arrived {
-            self.arrive(first);
+            self.arrive(row.port, first);
         }
         verdict
     }

@@ -41,6 +41,17 @@ pub fn addresses(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
     host.parse::<IpAddr>().ok().map(|host| vec![(host, port).into()])
 }
 
+/// Where to listen: `:9102` is every address, of both families where there are two.
+pub fn listen_addresses(text: &str) -> Result<Vec<SocketAddr>, &'static str> {
+    const WHAT: &str = "not an address with a port (try :9102 or 127.0.0.1:9102)";
+    if let Some(port) = text.strip_prefix(':') {
+        let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit())).ok_or(WHAT)?;
+        return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]);
+    }
+    let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map(|address| vec![address]).map_err(|_| WHAT)
+}
+
 /// `host:port` or `[address]:port`.
 fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), &'static str> {
     let (host, port) = match text.rsplit_once(':') {
@@ -129,6 +140,18 @@ mod tests {
         }
         assert_eq!(Url::parse("http://localhost:1").unwrap().addresses().unwrap().len(), 2);
         assert_eq!(Url::parse("http://db:1").unwrap().addresses(), None);
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        let addresses = |text| listen_addresses(text).map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(addresses(":9102").unwrap(), ["[::]:9102", "0.0.0.0:9102"]);
+        assert_eq!(addresses("127.0.0.1:0").unwrap(), ["127.0.0.1:0"]);
+        assert_eq!(addresses("[::1]:1").unwrap(), ["[::1]:1"]);
+        assert_eq!(addresses("localhost:1").unwrap(), ["127.0.0.1:1"]);
+        for text in ["", ":", "9102", ":x", ":+1", ":65536", "127.0.0.1", "host:1", "::1:1x"] {
+            assert!(listen_addresses(text).is_err(), "{text}");
+        }
     }
 
     #[test]

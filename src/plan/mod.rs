@@ -2,6 +2,7 @@
 
 mod before;
 mod describe;
+mod outside;
 mod size;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,17 @@ use std::time::Duration;
 
 use crate::cli::{self, Args, Verb};
 use crate::core::cgroup::{Cgroup, Figure};
+use crate::core::line::Format;
 use crate::core::network::Network;
 use crate::core::question::Question;
 use crate::core::servers::{self, Server};
 use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
+use crate::core::spelling;
 use crate::core::time::{Show, parse_duration};
 use crate::core::verdict::Rules;
 pub use before::{Before, Template, Values};
+pub use outside::{Outside, Ready, WarmUp};
 pub use size::{CpuSource, Size};
 
 /// The environment as it was at the start. A set but empty variable counts as unset.
@@ -39,6 +43,10 @@ impl Env {
     /// As it stands there, empty perhaps.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
+    }
+
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 
     /// Of those that are set.
@@ -125,8 +133,10 @@ pub struct Plan {
     pub terminal: bool,
     pub size: Size,
     pub before: Before,
+    pub outside: Outside,
     pub termination_log: Option<OsString>,
     pub log_level: tracing::Level,
+    pub log_format: Format,
     pub settings: Vec<Setting>,
     pub warnings: Vec<String>,
 }
@@ -218,10 +228,13 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
             return Err(Refused::Usage(format!("cannot use --{name}: it belongs to lameduck drain; write drain before it")));
         }
     }
-    if verb == Verb::Drain && !args.command.is_empty() {
-        return Err(Refused::Usage(
-            "cannot drain a command: lameduck drain waits for what runs already; leave the command out".to_owned(),
-        ));
+    let without_command = match verb {
+        Verb::Drain => Some("drain a command: lameduck drain waits for what runs already"),
+        Verb::Health | Verb::Status => Some("ask a command: lameduck health and lameduck status ask the lameduck that runs"),
+        Verb::Exec | Verb::Plan | Verb::Run => None,
+    };
+    if let Some(what) = without_command.filter(|_| !args.command.is_empty()) {
+        return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
     }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
@@ -230,7 +243,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     let server = servers::recognise(&words);
 
     // Whoever becomes the app does not stop it.
-    let may_be_docker = !in_kubernetes && verb != Verb::Exec;
+    let may_be_docker = !in_kubernetes && !matches!(verb, Verb::Exec | Verb::Health | Verb::Status);
     let timing = timing(&mut reader, args, may_be_docker, &mut warnings)?;
     let rules = rules(&mut reader, args, timing.idle_after)?;
     let ports = reader.list("port", &args.port, "port", |text| match text.parse::<u16>() {
@@ -275,6 +288,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
 
     let (before, command) = before::before(&mut reader, args, &size)?;
 
+    let outside = outside::outside(&mut reader, args, verb)?;
+
     let termination_log = match reader.given("termination-log", args.termination_log.as_deref())? {
         Some(given) => {
             reader.show("termination-log", &given.text, given.source);
@@ -284,6 +299,15 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         None => None,
     };
     let log_level = log_level(&mut reader, args, verb)?;
+    let log_format = match reader.given("log-format", args.log_format.as_deref())? {
+        Some(given) => {
+            let format = Format::parse(&given.text);
+            let format = format.ok_or_else(|| given.cannot("log format", "not text, json, logfmt or ltsv"))?;
+            reader.show("log-format", &given.text, given.source);
+            format
+        }
+        None => Format::Text,
+    };
     // A hook's app runs already, and says whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
@@ -307,8 +331,10 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         terminal: facts.terminal,
         size,
         before,
+        outside,
         termination_log,
         log_level,
+        log_format,
         settings: reader.settings,
         warnings,
     })
@@ -517,26 +543,10 @@ fn unknown_variables(env: &Env) -> Vec<String> {
     ours.into_iter()
         .filter(|name| !known.iter().any(|known| known == name))
         .map(|name| {
-            let near = known.iter().min_by_key(|known| distance(name, known)).map_or("", String::as_str);
+            let near = spelling::nearest(name, known.iter().map(String::as_str)).map_or("", |(near, _)| near);
             format!("{name} is no setting and was ignored; did you mean {near}?")
         })
         .collect()
-}
-
-/// Levenshtein's.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

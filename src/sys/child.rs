@@ -78,6 +78,7 @@ impl Failed {
 }
 
 /// The command and all that it is to find: argv, environment, and what we inherited.
+#[derive(Clone, Copy)]
 pub struct Command<'a> {
     pub argv: &'a [CString],
     pub environment: &'a [CString],
@@ -130,6 +131,25 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
                 }
             }
         }
+    }
+}
+
+/// Starts a command that only its exit code is asked of: in a group of its own, with nothing to read or write.
+pub fn spawn_probe(command: &Command<'_>) -> io::Result<i32> {
+    let mut image = Image::new(command);
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: the child only makes system calls and writes to memory that is its own, whatever our other threads hold.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            lead_a_group(None, &mut image);
+            // SAFETY: both are open; dup2 only changes our own table.
+            unsafe { (0..=2).for_each(|fd| _ = libc::dup2(null.as_raw_fd(), fd)) };
+            let failed = become_app(image, command);
+            // SAFETY: _exit runs nothing of ours.
+            unsafe { libc::_exit(i32::from(exec_code(failed.errno))) }
+        }
+        pid => Ok(pid),
     }
 }
 
@@ -346,28 +366,38 @@ fn failure(read: &OwnedFd) -> Option<Failed> {
 #[derive(Debug)]
 pub struct Reaped {
     pub main: Option<Ended>,
+    pub probe: Option<Ended>,
+    pub count: u64,
     /// No child is left at all.
     pub none_left: bool,
 }
 
 /// Reaps all that is dead. libc's waitpid: nix's loses whoever died of a real-time signal.
-pub fn reap(main: i32) -> Reaped {
-    let mut ended = None;
+pub fn reap(main: i32, probe: i32) -> Reaped {
+    let mut reaped = Reaped { main: None, probe: None, count: 0, none_left: false };
     loop {
         let mut status = 0;
         // SAFETY: the status outlives the call.
         match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
             -1 if Errno::last() == Errno::EINTR => {}
-            -1 => return Reaped { main: ended, none_left: true },
-            0 => return Reaped { main: ended, none_left: false },
-            pid if pid == main => {
-                ended = if libc::WIFSIGNALED(status) {
+            -1 => {
+                reaped.none_left = true;
+                return reaped;
+            }
+            0 => return reaped,
+            pid => {
+                reaped.count += 1;
+                let ended = if libc::WIFSIGNALED(status) {
                     Signal::from_number(libc::WTERMSIG(status)).map(Ended::Signal)
                 } else {
                     Some(Ended::Code(libc::WEXITSTATUS(status) as u8))
+                };
+                if pid == main {
+                    reaped.main = ended;
+                } else if pid == probe {
+                    reaped.probe = ended;
                 }
             }
-            _ => {}
         }
     }
 }

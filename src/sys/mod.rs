@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 /// -1 as the error it stands for.
 fn checked(result: i64) -> io::Result<i64> {
@@ -30,6 +31,30 @@ pub fn cpus() -> Option<usize> {
         checked(libc::sched_getaffinity(0, size_of_val(&set), &mut set).into()).ok()?;
         Some(libc::CPU_COUNT(&set) as usize)
     }
+}
+
+fn page_size() -> u64 {
+    // SAFETY: only looks.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// The kernel's clock ticks as time.
+fn ticks(count: u64) -> Duration {
+    // SAFETY: only looks.
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+    Duration::from_millis(count.saturating_mul(1000) / per_second)
+}
+
+/// CPU time of all that we have reaped, and of what they had.
+fn cpu_of_reaped() -> Duration {
+    // SAFETY: the structure is plain memory of the type that is filled.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let length = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    length(usage.ru_utime) + length(usage.ru_stime)
 }
 
 /// The machine's memory in bytes.
@@ -66,6 +91,6 @@ pub fn write_message(path: &OsStr, message: &str) -> io::Result<()> {
 }
 
 /// Wall-clock time since 1970, for the log alone.
-pub fn wall_clock() -> std::time::Duration {
+pub fn wall_clock() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
 use crate::core::signals::SignalSet;
+use crate::core::snapshot::AppFigures;
 use crate::core::verdict::{Row, Seen, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +63,28 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
             return found;
         }
     }
+}
+
+/// Memory, CPU and descriptors of all that descend from us; `main`'s children too.
+pub fn figures(main: Option<i32>) -> AppFigures {
+    let mut figures = AppFigures { cpu: super::cpu_of_reaped(), ..AppFigures::default() };
+    let page = super::page_size();
+    for process in descendants(&processes(), std::process::id() as i32).iter().filter(|process| !process.is_dead()) {
+        figures.processes += 1;
+        figures.server_children += usize::from(Some(process.parent) == main);
+        let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process.pid)).unwrap_or_default();
+        let pages: u64 = read("statm").split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+        figures.resident_bytes += pages * page;
+        figures.cpu += super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default());
+        figures.open_files += fs::read_dir(format!("/proc/{}/fd", process.pid)).map_or(0, Iterator::count);
+    }
+    figures
+}
+
+/// User and system time, of the process itself and of its children that it has reaped.
+fn parse_cpu_ticks(stat: &str) -> Option<u64> {
+    let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    Some(fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
 }
 
 /// Those of our own cgroup or of one below it, ourselves too: the container's, whoever else is seen in its pid namespace.

@@ -169,7 +169,9 @@ pub fn own_cgroup(dump: &mut Dump) -> Option<u64> {
 pub struct Ends {
     fd: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
+    /// Dropped by the kernel so far, and perhaps more just now.
     lost: u64,
+    losing: bool,
 }
 
 impl Ends {
@@ -183,7 +185,7 @@ impl Ends {
         }
         // SAFETY: the descriptor is owned by the AsyncFd and closed after it is deregistered.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)?;
-        Ok(Ends { fd, buffer: vec![0; 8 * 1024], lost: 0 })
+        Ok(Ends { fd, buffer: vec![0; 8 * 1024], lost: 0, losing: false })
     }
 
     /// Waits until some have ended. Cancel-safe.
@@ -196,14 +198,14 @@ impl Ends {
     /// Reads those that are there, and tells how many were lost because we did not read in time: exactly, where the kernel can be
     /// asked. Bounded, so that a storm of ends holds up nothing.
     pub fn read(&mut self, mut found: impl FnMut(Row)) -> Lost {
-        let mut lost = Lost::None;
+        let mut drained = false;
         for _ in 0..1024 {
             match netlink::receive(self.fd.get_ref(), &mut self.buffer) {
                 Ok(length) => {
                     let length = length.min(self.buffer.len());
                     netlink::decode(&self.buffer[..length], |message| decode(message).into_iter().for_each(&mut found));
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = Lost::Some,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.losing = true,
                 Err(_) => {
                     use std::task::{Context, Waker};
                     // Nothing left: arm the next wake-up.
@@ -212,17 +214,20 @@ impl Ends {
                     {
                         ready.clear_ready();
                     }
+                    drained = true;
                     break;
                 }
             }
         }
-        if lost == Lost::Some
-            && let Some(drops) = netlink::address(self.fd.get_ref()).ok().and_then(proc::netlink_drops)
-        {
-            lost = Lost::Exactly(drops.saturating_sub(self.lost));
-            self.lost = drops;
+        if !self.losing {
+            return Lost::None;
         }
-        lost
+        // The kernel says so once, and goes on dropping until the queue was empty.
+        self.losing = !drained;
+        match netlink::address(self.fd.get_ref()).ok().and_then(proc::netlink_drops) {
+            Some(drops) => Lost::Exactly(drops.saturating_sub(std::mem::replace(&mut self.lost, drops))),
+            None => Lost::Some,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the app's traffic is read from: asleep until the stop signal, then one look after the other, each as short as it may be.
 
 mod metric;
+mod own;
 mod ports;
 mod unix;
 
@@ -19,6 +20,7 @@ use crate::sys::netlink::{Dump, End};
 use crate::sys::proc::{self, TcpTables};
 use crate::sys::sock_diag::{self, Ends, Lost};
 use metric::Metric;
+pub use own::OwnConnections;
 use ports::Held;
 pub use ports::{Family, FoundBy};
 use unix::Unix;
@@ -100,6 +102,7 @@ pub struct Traffic {
     unix: Option<Unix>,
     udp: BTreeSet<u16>,
     metric: Option<Metric>,
+    own: OwnConnections,
     tracker: Tracker,
     sweep: Option<Sweep>,
     /// Rows may be missing from the present look.
@@ -120,6 +123,14 @@ pub struct Traffic {
     warnings: Vec<String>,
 }
 
+/// What one look has found.
+#[derive(Debug)]
+pub struct Glance {
+    pub listening: Option<bool>,
+    pub source: &'static str,
+    pub sample: Sample,
+}
+
 /// What to watch.
 pub struct Watch<'a> {
     rules: Rules,
@@ -130,6 +141,11 @@ pub struct Watch<'a> {
 }
 
 impl Watch<'_> {
+    /// The sockets alone.
+    pub fn plain(rules: Rules, ports: &[u16], family: Family) -> Watch<'_> {
+        Watch { rules, ports, in_flight: None, family }
+    }
+
     pub fn of(plan: &Plan, family: Family) -> Watch<'_> {
         Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), family }
     }
@@ -137,18 +153,51 @@ impl Watch<'_> {
 
 impl Traffic {
     /// Finds the app's sockets; the first look then notes what is there: the baseline.
-    pub fn begin(now: Uptime, watch: Watch<'_>) -> Traffic {
-        let mut traffic = Traffic::new(watch.rules, watch.family, Scope::Ports(watch.ports.iter().copied().collect()));
+    pub fn begin(now: Uptime, watch: Watch<'_>, own: OwnConnections) -> Traffic {
+        let question = watch.in_flight.cloned();
+        let mut traffic = Traffic::find(watch);
         traffic.listeners_at = now;
-        traffic.metric = watch.in_flight.cloned().map(Metric::new);
+        traffic.metric = question.map(|question| Metric::new(question, own.teller()));
+        traffic.own = own;
+        traffic.join_ends();
+        traffic.opened = proc::passive_opens();
+        traffic
+    }
+
+    /// One look and no more, for whoever asks while nothing is watched: what came before it is not known, so ties count as cooling.
+    pub fn glance(watch: Watch<'_>) -> Glance {
+        let mut traffic = Traffic::find(watch);
+        let sample = traffic.sample(Uptime::default(), || true);
+        Glance { listening: traffic.listens(), source: traffic.source(), sample: sample.unwrap_or_default() }
+    }
+
+    /// Whether the app listens, for all that can be known.
+    pub fn is_listening(watch: Watch<'_>) -> bool {
+        let mut traffic = Traffic::find(watch);
+        if traffic.found_by != FoundBy::Option {
+            return traffic.listens() == Some(true);
+        }
+        let Scope::Ports(ports) = traffic.scope.clone() else { return false };
+        // Where nobody can tell it is taken to listen.
+        traffic.listeners().is_none_or(|listeners| listeners.iter().any(|row| ports.contains(&row.port)))
+    }
+
+    fn find(watch: Watch<'_>) -> Traffic {
+        let mut traffic = Traffic::new(watch.rules, watch.family, Scope::Ports(watch.ports.iter().copied().collect()));
         if watch.ports.is_empty() {
             traffic.find_ports();
         } else {
             (traffic.found_by, traffic.listening) = (FoundBy::Option, Some(true));
         }
-        traffic.join_ends();
-        traffic.opened = proc::passive_opens();
         traffic
+    }
+
+    fn listens(&self) -> Option<bool> {
+        self.listening.or(match &self.scope {
+            _ if matches!(self.source, Source::Off) => None,
+            Scope::Ports(ports) => Some(!ports.is_empty()),
+            Scope::Cgroup(_) => None,
+        })
     }
 
     /// For an app that ended by itself: only what the kernel still delivers.
@@ -178,6 +227,7 @@ impl Traffic {
             unix: None,
             udp: BTreeSet::new(),
             metric: None,
+            own: OwnConnections::default(),
             tracker: Tracker::new(rules),
             sweep: None,
             torn: false,
@@ -256,6 +306,11 @@ impl Traffic {
         if matches!(self.source, Source::Off) { None } else { Some(self.tracker.tally()) }
     }
 
+    /// The ports on which connections were cut.
+    pub fn cut_on(&self, last: &Sample) -> Vec<u16> {
+        self.tracker.cut_on(last)
+    }
+
     /// Returns when connections have ended; never, where that cannot be followed. Cancel-safe.
     pub async fn ended(&self) {
         match &self.source {
@@ -266,13 +321,14 @@ impl Traffic {
 
     /// Reads the ends of connections.
     pub fn read_ends(&mut self, now: Uptime) {
+        self.own.hear();
         if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)) {
             self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
         }
         let Source::SockDiag { ends: Some(ends), .. } = &mut self.source else { return };
-        let (tracker, scope, metric) = (&mut self.tracker, &self.scope, &self.metric);
+        let (tracker, scope, own) = (&mut self.tracker, &self.scope, &self.own);
         let lost = ends.read(|row| {
-            if scope.has(&row) && !is_own(metric, &row) {
+            if scope.has(&row) && !own.has(&row) {
                 tracker.ended(now, &row);
             }
         });
@@ -287,7 +343,7 @@ impl Traffic {
     /// none than one missed.
     fn count_opened(&mut self, now: Uptime) {
         let opened = proc::passive_opens();
-        let known = self.tracker.accepted() + self.metric.as_ref().map_or(0, |metric| metric.asked);
+        let known = self.tracker.accepted() + self.own.count;
         if let (Some(before), Some(after)) = (self.opened, opened) {
             self.tracker.missed(now, after.saturating_sub(before).saturating_sub(known - self.known.min(known)));
         }
@@ -370,10 +426,10 @@ impl Traffic {
 
     /// Goes on with the look, or begins one. True: it is complete.
     fn sweep(&mut self, now: Uptime, in_time: &impl Fn() -> bool) -> io::Result<bool> {
-        let (scope, tracker, metric, rows) = (&self.scope, &mut self.tracker, &self.metric, &mut self.rows);
+        let (scope, tracker, own, rows) = (&self.scope, &mut self.tracker, &self.own, &mut self.rows);
         let (ping_pong_tells, baseline) = (self.ping_pong_tells, self.last.is_none());
         let mut show = |mut row: Row| {
-            if !scope.has(&row) || is_own(metric, &row) {
+            if !scope.has(&row) || own.has(&row) {
                 return;
             }
             if !ping_pong_tells {
@@ -490,7 +546,10 @@ impl Traffic {
             return;
         };
         let own = self.own_cgroup();
-        let all = listeners.iter().filter(|row| own.is_none() || row.cgroup == own).map(|row| row.port).collect();
+        // Ours among them is --admin's.
+        let ours = proc::sockets(std::process::id() as i32, &mut 1024).unwrap_or_default();
+        let is_theirs = |row: &&Row| (own.is_none() || row.cgroup == own) && !ours.contains(&u64::from(row.inode));
+        let all = listeners.iter().filter(is_theirs).map(|row| row.port).collect();
         self.found_by = if own.is_some() { FoundBy::Cgroup } else { FoundBy::All };
         if own.is_none() {
             self.warnings.push(
@@ -580,9 +639,4 @@ const BLIND: &str = "the delay alone is kept";
 
 fn joined(ports: &BTreeSet<u16>) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Whether this is a connection of ours that asks for `--in-flight`.
-fn is_own(metric: &Option<Metric>, row: &Row) -> bool {
-    metric.as_ref().is_some_and(|metric| metric.is_own(row))
 }

@@ -1,0 +1,183 @@
+//! What must not be seen: values of variables whose name looks like a secret's, and credentials in URLs.
+
+use std::borrow::Cow;
+
+const MASK: &str = "***";
+/// A shorter value is masked only where it stands alone: it is part of too many words.
+const SHORT: usize = 6;
+
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// The longest first, so that none is masked in part.
+    values: Vec<String>,
+}
+
+impl Secrets {
+    /// Of an environment, and of the words of a command (`env TOKEN=x app`, `--password=x`, `--password x`).
+    pub fn new<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>, words: impl Iterator<Item = &'a str>) -> Secrets {
+        let mut secrets = Secrets::default();
+        variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
+        let mut is_next = false;
+        for part in words.flat_map(|word| word.split([' ', '\t', '\n', ';'])) {
+            let part = part.trim_matches(['"', '\'']);
+            let option = part.starts_with('-');
+            if std::mem::take(&mut is_next) && !option {
+                secrets.learn(part);
+            }
+            match part.split_once('=') {
+                Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
+                None if option && is_secret(part) => is_next = true,
+                _ => {}
+            }
+        }
+        secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        secrets.values.dedup();
+        secrets
+    }
+
+    fn learn(&mut self, value: &str) {
+        // Nobody's secret, and part of every other line.
+        let trivial = matches!(value, "true" | "false" | "yes" | "no" | "on" | "off" | "none" | "null");
+        if value.is_empty() || trivial || value.len() <= 3 && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return;
+        }
+        // As it is shown between quotes.
+        let quoted = format!("{value:?}");
+        let inside = &quoted[1..quoted.len() - 1];
+        if inside != value {
+            self.values.push(inside.to_owned());
+        }
+        self.values.push(value.to_owned());
+    }
+
+    pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut masked = Cow::Borrowed(text);
+        for value in &self.values {
+            if let Some(without) = without(&masked, value) {
+                masked = Cow::Owned(without);
+            }
+        }
+        match without_credentials(&masked) {
+            Some(without) => Cow::Owned(without),
+            None => masked,
+        }
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let says_so =
+        ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL"].iter().any(|word| name.contains(word));
+    // PWD and OLDPWD are directories.
+    let short = name.split(['_', '-']).any(|part| matches!(part, "PASS" | "PWD")) && name != "PWD";
+    (says_so || short) && !name.starts_with("LAMEDUCK_")
+}
+
+/// None: it is not there.
+fn without(text: &str, value: &str) -> Option<String> {
+    let alone = |start: usize, end: usize| {
+        let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        !is_part(text[..start].chars().next_back()) && !is_part(text[end..].chars().next())
+    };
+    let mut masked = None::<String>;
+    let mut done = 0;
+    for (start, found) in text.match_indices(value) {
+        let end = start + found.len();
+        if start < done || value.chars().count() < SHORT && !alone(start, end) {
+            continue;
+        }
+        let masked = masked.get_or_insert_default();
+        masked.push_str(&text[done..start]);
+        masked.push_str(MASK);
+        done = end;
+    }
+    masked.map(|masked| masked + &text[done..])
+}
+
+/// `scheme://user:password@host`: all before the @. None: there is nothing of the kind.
+fn without_credentials(text: &str) -> Option<String> {
+    let mut masked = None::<String>;
+    let mut done = 0;
+    for (at, separator) in text.match_indices("://") {
+        let start = at + separator.len();
+        let rest = &text[start..];
+        let end =
+            rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | ',' | ';')).unwrap_or(rest.len());
+        let Some(sign) = rest[..end].rfind('@').filter(|_| start >= done) else { continue };
+        let masked = masked.get_or_insert_default();
+        masked.push_str(&text[done..start]);
+        masked.push_str(MASK);
+        done = start + sign;
+    }
+    masked.map(|masked| masked + &text[done..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(variables: &[(&str, &str)], words: &[&str], text: &str) -> String {
+        Secrets::new(variables.iter().copied(), words.iter().copied()).mask(text).into_owned()
+    }
+
+    #[test]
+    fn values_of_secret_variables() {
+        let variables = [
+            ("DB_PASSWORD", "hunter2!"),
+            ("API_TOKEN", "abc"),
+            ("MYSQL_PWD", "pa\"ss word"),
+            ("PWD", "/srv/app"),
+            ("SHORTKEY", "x"),
+            ("LAMEDUCK_TOKEN", "visible"),
+            ("HOME", "/root"),
+            ("EMPTY_SECRET", ""),
+        ];
+        for (text, expected) in [
+            ("connect with hunter2!", "connect with ***"),
+            ("hunter2!hunter2!", "******"),
+            ("--token=abc abcd xabc", "--token=*** abcd xabc"),
+            ("pa\"ss word", "***"),
+            ("\"pa\\\"ss word\"", "\"***\""),
+            ("/srv/app /root visible", "/srv/app /root visible"),
+            ("x=xx x", "***=xx ***"),
+        ] {
+            assert_eq!(masked(&variables, &[], text), expected);
+        }
+    }
+
+    #[test]
+    fn secrets_in_the_command() {
+        let words = [
+            "env",
+            "TOKEN=abcdef",
+            "app",
+            "--password",
+            "swordfish",
+            "--api-key=k-12345",
+            "--verbose",
+            "sh -c 'X_SECRET=qwertz run'",
+        ];
+        let line = words.join(" ");
+        assert_eq!(
+            masked(&[], &words, &line),
+            "env TOKEN=*** app --password *** --api-key=*** --verbose sh -c 'X_SECRET=*** run'"
+        );
+    }
+
+    #[test]
+    fn credentials_in_urls() {
+        for (text, expected) in [
+            ("postgres://u:p@db/x and http://a@b:1/", "postgres://***@db/x and http://***@b:1/"),
+            ("http://host/path@x", "http://host/path@x"),
+            ("amqp://u:p@ss@host", "amqp://***@host"),
+            ("http://host", "http://host"),
+        ] {
+            assert_eq!(masked(&[], &[], text), expected);
+        }
+    }
+
+    #[test]
+    fn the_longest_first() {
+        assert_eq!(masked(&[("A_KEY", "secret"), ("B_KEY", "secret-longer")], &[], "secret-longer secret"), "*** ***");
+    }
+}

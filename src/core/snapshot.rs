@@ -1,0 +1,313 @@
+//! Everything that is known at one moment, for whoever asks from outside: as JSON, and drawn for a person. As metrics: metrics.rs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::cpu::Millicores;
+use super::json::Json;
+use super::shutdown::{Phase, Timing};
+use super::signals::Signal;
+use super::time::Show;
+use super::traffic::{PortSample, Tally};
+
+/// Where the figures on connections come from.
+pub const SOURCES: [&str; 4] = ["sock_diag", "proc_net", "metric", "none"];
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub version: &'static str,
+    pub uptime: Duration,
+    pub phase: Phase,
+    /// How long it has been so.
+    pub since: Duration,
+    /// The main process; None: not started yet, or gone.
+    pub pid: Option<i32>,
+    pub command: String,
+    pub server: Option<&'static str>,
+    pub timing: Timing,
+    pub stop: Option<Stop>,
+    pub traffic: Traffic,
+    pub workers: Option<u64>,
+    pub cpu: Option<Millicores>,
+    pub app: Option<AppFigures>,
+    pub reaped: u64,
+    /// Signals that came, CHLD left out.
+    pub signals: Vec<(Signal, u64)>,
+    pub dropped: u64,
+}
+
+/// The shutdown, once it has begun.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    pub signal: Option<Signal>,
+    /// How long ago.
+    pub ago: Duration,
+    /// Why the app was told, once it was.
+    pub because: Option<&'static str>,
+    pub tally: Option<Tally>,
+    /// So long after the stop signal came the last new connection.
+    pub last_accept: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// One of SOURCES.
+    pub source: &'static str,
+    /// None: nobody could tell.
+    pub listening: Option<bool>,
+    /// 0 is unix sockets.
+    pub ports: Vec<PortSample>,
+    pub in_flight: usize,
+}
+
+/// The app's process tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AppFigures {
+    pub processes: usize,
+    pub resident_bytes: u64,
+    pub cpu: Duration,
+    pub open_files: usize,
+    /// Of a known server: the children of its main process.
+    pub server_children: usize,
+}
+
+impl Snapshot {
+    /// The document of `/status`: docs/admin.md has its shape.
+    pub fn json(&self) -> String {
+        let seconds = |length: Duration| length.as_millis() as f64 / 1000.0;
+        let mut json = Json::object();
+        json.string("version", self.version);
+        json.string("phase", self.phase.name());
+        json.plain("phase_seconds", seconds(self.since));
+        json.plain("uptime_seconds", seconds(self.uptime));
+        json.nested("app", ['{', '}'], |app| {
+            app.optional("pid", self.pid);
+            app.string("command", &self.command);
+            match self.server {
+                Some(server) => app.string("server", server),
+                None => app.plain("server", "null"),
+            }
+            app.optional("listening", self.traffic.listening);
+            if let Some(figures) = &self.app {
+                app.plain("processes", figures.processes);
+                app.plain("resident_memory_bytes", figures.resident_bytes);
+                app.plain("cpu_seconds", seconds(figures.cpu));
+                app.plain("open_files", figures.open_files);
+            }
+        });
+        json.nested("budget", ['{', '}'], |budget| {
+            budget.plain("grace_period_seconds", seconds(self.timing.grace));
+            budget.plain("delay_seconds", seconds(self.timing.delay));
+            budget.plain("told_by_seconds", seconds(self.timing.until_told()));
+            budget.plain("killed_by_seconds", seconds(self.timing.until_kill()));
+        });
+        match &self.stop {
+            None => json.plain("stop", "null"),
+            Some(stop) => json.nested("stop", ['{', '}'], |json| {
+                match stop.signal {
+                    Some(signal) => json.string("signal", &signal.to_string()),
+                    None => json.plain("signal", "null"),
+                }
+                json.plain("seconds_ago", seconds(stop.ago));
+                match stop.because {
+                    Some(because) => json.string("told_because", because),
+                    None => json.plain("told_because", "null"),
+                }
+                json.optional("last_accept_seconds", stop.last_accept.map(seconds));
+                json.optional("accepted", stop.tally.map(|tally| tally.accepted));
+                json.optional("accepted_or_more", stop.tally.map(|tally| tally.uncertain));
+                json.optional("finished", stop.tally.map(|tally| tally.finished));
+            }),
+        }
+        json.nested("traffic", ['{', '}'], |traffic| {
+            traffic.string("source", self.traffic.source);
+            traffic.plain("in_flight", self.traffic.in_flight);
+            traffic.nested("ports", ['[', ']'], |ports| {
+                for port in &self.traffic.ports {
+                    ports.nested("", ['{', '}'], |json| {
+                        json.string("port", &name(port.port));
+                        json.plain("busy", port.busy);
+                        json.plain("cooling", port.cooling);
+                        json.plain("idle", port.idle);
+                        json.plain("queued", port.queued);
+                        json.plain("accepted", port.accepted);
+                    });
+                }
+            });
+        });
+        json.optional("workers", self.workers);
+        json.optional("cpu_millicores", self.cpu.map(|cpu| cpu.0));
+        json.plain("reaped", self.reaped);
+        json.nested("signals", ['{', '}'], |signals| {
+            self.signals.iter().for_each(|(signal, count)| signals.plain(&signal.to_string(), count));
+        });
+        json.plain("dropped_log_lines", self.dropped);
+        json.end()
+    }
+
+    /// For `lameduck status`: what an operator wants to see during a rollout.
+    pub fn draw(&self, colour: bool) -> String {
+        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let mut text = String::new();
+        let tint = match self.phase {
+            Phase::Serving => "32",
+            Phase::LameDuck | Phase::Draining => "33",
+            _ => "31",
+        };
+        let _ = writeln!(text, "{}  for {}", paint(&format!("1;{tint}"), self.phase.name()), Show(self.since));
+        let server = self.server.map_or(String::new(), |server| format!(" ({server})"));
+        let pid = self.pid.map_or("-".to_owned(), |pid| pid.to_string());
+        let _ = writeln!(text, "app        {}{server}, pid {pid}", self.command);
+        if let Some(figures) = &self.app {
+            let _ = writeln!(
+                text,
+                "           {} processes, {} MiB resident, {} open files",
+                figures.processes,
+                figures.resident_bytes >> 20,
+                figures.open_files
+            );
+        }
+        match &self.stop {
+            None => {
+                let _ = writeln!(text, "budget     {} grace period, not begun", Show(self.timing.grace));
+            }
+            Some(stop) => {
+                let signal = stop.signal.map_or(String::new(), |signal| format!(" by {signal}"));
+                let _ =
+                    writeln!(text, "budget     {} {} of {}{signal}", self.bar(stop.ago), Show(stop.ago), Show(self.timing.grace));
+                if let Some(because) = stop.because {
+                    let _ = writeln!(text, "told       because {because}");
+                }
+                if let Some(tally) = stop.tally {
+                    let last = stop.last_accept.map_or(String::new(), |last| format!(", the last after {}", Show(last)));
+                    let _ = writeln!(
+                        text,
+                        "since then {} new connections{last}; {} finished their work",
+                        tally.accepted, tally.finished
+                    );
+                }
+            }
+        }
+        let _ = writeln!(text, "traffic    {} in flight, seen by {}", self.traffic.in_flight, self.traffic.source);
+        if !self.traffic.ports.is_empty() {
+            let _ = writeln!(text, "           {:>5} {:>7} {:>7} {:>7} {:>7}", "port", "busy", "cooling", "idle", "queued");
+        }
+        for port in &self.traffic.ports {
+            let busy = format!("{:>7}", port.busy);
+            let busy = if port.busy > 0 { paint("1", &busy) } else { busy };
+            let _ = writeln!(
+                text,
+                "           {:>5} {busy} {:>7} {:>7} {:>7}",
+                name(port.port),
+                port.cooling,
+                port.idle,
+                port.queued
+            );
+        }
+        text
+    }
+
+    /// How much of the budget is used, with marks where the app is told and killed at the latest.
+    fn bar(&self, used: Duration) -> String {
+        const WIDTH: usize = 40;
+        let column = |at: Duration| {
+            let share = at.as_secs_f64() / self.timing.grace.as_secs_f64().max(0.001);
+            ((share * WIDTH as f64).round() as usize).min(WIDTH)
+        };
+        let marks = [self.timing.until_told(), self.timing.until_kill()].map(column);
+        let cell = |index: usize| match index {
+            _ if marks.contains(&index) => '|',
+            _ if index < column(used) => '#',
+            _ => '.',
+        };
+        (0..WIDTH).map(cell).collect()
+    }
+}
+
+/// A port as a label.
+pub fn name(port: u16) -> String {
+    if port == 0 { "unix".to_owned() } else { port.to_string() }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::shutdown::Drain;
+    use super::*;
+
+    pub fn example() -> Snapshot {
+        let second = Duration::from_secs(1);
+        let port = PortSample { port: 8080, busy: 2, cooling: 1, idle: 7, queued: 0, accepted: 5 };
+        Snapshot {
+            version: "0.1.0",
+            uptime: 3601 * second,
+            phase: Phase::LameDuck,
+            since: 3 * second,
+            pid: Some(7),
+            command: "gunicorn \"a b\"".to_owned(),
+            server: Some("gunicorn"),
+            timing: Timing {
+                grace: 30 * second,
+                delay: 5 * second,
+                delay_given: false,
+                quiet: second,
+                stop_timeout: 10 * second,
+                idle_after: second,
+                drain: Drain::Requests,
+            },
+            stop: Some(Stop {
+                signal: Some(Signal::TERM),
+                ago: 15 * second,
+                because: None,
+                tally: Some(Tally { accepted: 5, uncertain: 0, finished: 4, cut: 0 }),
+                last_accept: Some(Duration::from_millis(2700)),
+            }),
+            traffic: Traffic {
+                source: "sock_diag",
+                listening: Some(true),
+                ports: vec![port, PortSample { port: 0, ..PortSample::default() }],
+                in_flight: 3,
+            },
+            workers: Some(4),
+            cpu: Some(Millicores(1500)),
+            app: Some(AppFigures {
+                processes: 5,
+                resident_bytes: 123 << 20,
+                cpu: Duration::from_millis(1250),
+                open_files: 42,
+                server_children: 4,
+            }),
+            reaped: 2,
+            signals: vec![(Signal::HUP, 1), (Signal::TERM, 2)],
+            dropped: 0,
+        }
+    }
+
+    #[test]
+    fn drawn_for_a_person() {
+        let drawn = "\
+lame-duck  for 3s
+app        gunicorn \"a b\" (gunicorn), pid 7
+           5 processes, 123 MiB resident, 42 open files
+budget     ####################....|............|.. 15s of 30s by TERM
+since then 5 new connections, the last after 2.7s; 4 finished their work
+traffic    3 in flight, seen by sock_diag
+            port    busy cooling    idle  queued
+            8080       2       1       7       0
+            unix       0       0       0       0
+";
+        assert_eq!(example().draw(false), drawn);
+        let coloured = example().draw(true);
+        assert!(coloured.starts_with("\x1b[1;33mlame-duck\x1b[0m  for 3s\n"), "{coloured}");
+    }
+
+    #[test]
+    fn the_document() {
+        let text = example().json();
+        assert!(text.starts_with("{\"version\":\"0.1.0\",\"phase\":\"lame-duck\",\"phase_seconds\":3,"), "{text}");
+        assert!(text.contains("\"ports\":[{\"port\":\"8080\",\"busy\":2,"), "{text}");
+        assert!(text.contains("\"command\":\"gunicorn \\\"a b\\\"\""), "{text}");
+        let mut serving = example();
+        serving.stop = None;
+        assert!(serving.json().contains("\"stop\":null"));
+    }
+}
