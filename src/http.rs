@@ -151,6 +151,8 @@ impl Answer<'_> {
                 (0, None) => return Err(too_long()),
                 _ => {}
             }
+            // A flood must not hold up signals and deadlines.
+            tokio::task::yield_now().await;
             read_bytes = read(self.stream, &mut buffer).await.map_err(|error| error.to_string())?;
             match (read_bytes, length) {
                 (0, Some(_)) => return Err("the answer was cut".to_owned()),

@@ -174,7 +174,9 @@ proptest! {
         let mut blind = false;
         let (_, run) = play(&timing, &happenings, |before, now, event, _, actions| {
             let waiting = matches!(before.phase(), Phase::LameDuck | Phase::Draining);
-            blind |= waiting && *event == Event::Traffic(None);
+            if let Event::Traffic(sample) = event && waiting {
+                blind = sample.is_none();
+            }
             if !actions.contains(&Action::Tell { second: false }) {
                 return;
             }

@@ -158,7 +158,7 @@ pub struct Machine {
     phase: Phase,
     entered: Vec<(Phase, Uptime)>,
     stop: Option<Uptime>,
-    /// Nothing can be seen of the traffic.
+    /// The latest look saw nothing of the traffic.
     blind: bool,
     interrupts: u8,
     told: SignalSet,
@@ -261,7 +261,10 @@ impl Machine {
                 self.interrupts = self.interrupts.saturating_add(1);
                 self.tell(now, Because::Hurried)
             }
-            (Phase::LameDuck | Phase::Draining, Event::Traffic(Some(sample))) => self.weigh(now, &sample),
+            (Phase::LameDuck | Phase::Draining, Event::Traffic(Some(sample))) => {
+                self.blind = false;
+                self.weigh(now, &sample)
+            }
             (Phase::LameDuck | Phase::Draining, Event::Traffic(None)) => {
                 self.blind = true;
                 self.waited(now)

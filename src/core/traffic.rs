@@ -1,6 +1,6 @@
 //! From verdicts to a sample: how much is in flight, whether new connections still come, and what became of them all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use super::verdict::{self, Class, Connection, Info, Row, Rules, State, Verdict, 
 
 /// Ties are broken one by one for this many connections; the rest is held, which is safe and only takes longer.
 const MOST_TIES: usize = 4096;
+
+/// So many ends are remembered until the look is over.
+const MOST_ENDED: usize = 65_536;
 
 /// One look at all connections.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,6 +109,9 @@ pub struct Tracker {
     /// Few: looked through faster than hashed.
     ports: Vec<Port>,
     ties: Vec<Tie>,
+    /// Ended since the last look was over. The kernel writes a piece of its table before it is read, so a look that rests may still
+    /// show them.
+    ended: HashSet<u64>,
 }
 
 impl Tracker {
@@ -121,6 +127,7 @@ impl Tracker {
             flushing: 0,
             ports: Vec::new(),
             ties: Vec::new(),
+            ended: HashSet::new(),
         }
     }
 
@@ -161,6 +168,9 @@ impl Tracker {
     pub fn row(&mut self, now: Uptime, row: &Row) {
         if row.state == State::Listen {
             self.port(row.port).backlog += row.rqueue as usize;
+            return;
+        }
+        if self.ended.contains(&row.cookie) {
             return;
         }
         let ignored = self.is_ignored(row);
@@ -222,6 +232,7 @@ impl Tracker {
                 silent = silent.max(Some(known.first_seen(now)));
             }
         }
+        self.ended.clear();
         self.begun = true;
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
@@ -245,6 +256,9 @@ impl Tracker {
     pub fn ended(&mut self, now: Uptime, row: &Row) {
         if self.is_ignored(row) {
             return;
+        }
+        if self.ended.len() < MOST_ENDED {
+            self.ended.insert(row.cookie);
         }
         let info = row.info().copied().unwrap_or_default();
         // The FIN counts as a received byte: a connection with no more than that was a probe.
@@ -459,6 +473,19 @@ mod tests {
         assert_eq!(once(&half), Verdict::HalfClosed);
         let old = Row { state: State::CloseWait, rqueue: 1, ..row(info(10_500, 10_500, 20, 10, 100)) };
         assert_eq!(once(&old), Verdict::Abandoned);
+    }
+
+    #[test]
+    fn an_end_is_not_undone_by_a_piece_that_was_written_before() {
+        let mut tracker = Tracker::new(rules());
+        let answered = row(info(10, 20, 10, 100, 50));
+        look(&mut tracker, 0, std::slice::from_ref(&answered));
+        tracker.ended(at(100), &answered);
+        let sample = look(&mut tracker, 1000, std::slice::from_ref(&answered));
+        assert_eq!((sample.accepted, sample.in_flight(), sample.idle), (0, 0, 0));
+        assert_eq!((tracker.tally().finished, tracker.tally().accepted), (1, 0));
+        // Where cookies are not the kernel's, another connection of the same two ends may follow.
+        assert_eq!(look(&mut tracker, 2000, std::slice::from_ref(&answered)).accepted, 1);
     }
 
     #[test]

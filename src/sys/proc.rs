@@ -161,6 +161,43 @@ fn parse_udp(line: &str) -> Option<(u64, u16)> {
     (parse_end(remote)?.1 == 0).then_some((inode.parse().ok()?, port))
 }
 
+/// Whether each of these sockets is in some table: where the tables do not show a listener, it is none.
+pub fn are_listed(sockets: &HashSet<u64>) -> bool {
+    let mut strange = sockets.clone();
+    // Where the inode stands in a line.
+    for (table, field) in [("tcp", 9), ("tcp6", 9), ("udp", 9), ("udp6", 9), ("netlink", 9), ("unix", 6)] {
+        if strange.is_empty() {
+            break;
+        }
+        let Ok(table) = File::open(format!("/proc/net/{table}")) else { continue };
+        for line in BufReader::new(table).split(b'\n').map_while(Result::ok) {
+            if let Some(inode) = parse_inode(&String::from_utf8_lossy(&line), field) {
+                strange.remove(&inode);
+            }
+        }
+    }
+    strange.is_empty()
+}
+
+fn parse_inode(line: &str, field: usize) -> Option<u64> {
+    line.split_ascii_whitespace().nth(field)?.parse().ok()
+}
+
+/// Whether /proc is mounted so that it may not show other users' processes at all (hidepid).
+pub fn may_hide_processes() -> bool {
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| parse_hidepid(&mounts))
+}
+
+fn parse_hidepid(mounts: &str) -> bool {
+    let mut options = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+        (place == "/proc" && kind == "proc").then_some(options)
+    });
+    let mut options = options.next_back().unwrap_or_default().split(',');
+    options.any(|option| option.strip_prefix("hidepid=").is_some_and(|how| !matches!(how, "0" | "off")))
+}
+
 /// Connections that were ever accepted in this network namespace.
 pub fn passive_opens() -> Option<u64> {
     parse_passive_opens(&fs::read_to_string("/proc/net/snmp").ok()?)
@@ -365,6 +402,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_mount_of_proc_says_whether_it_hides() {
+        let plain = "overlay / overlay rw,relatime 0 0\nproc /proc proc rw,nosuid,relatime 0 0\n";
+        for (options, hides) in [
+            ("rw", false),
+            ("rw,hidepid=off", false),
+            ("rw,hidepid=0", false),
+            ("rw,hidepid=2,gid=5", true),
+            ("rw,hidepid=invisible", true),
+        ] {
+            let mounts = format!("{plain}proc /proc proc {options} 0 0\nproc /elsewhere/proc proc rw,hidepid=2 0 0\n");
+            assert_eq!(parse_hidepid(&mounts), hides, "{options}");
+        }
+        assert!(!parse_hidepid(""));
+    }
+
+    #[test]
     fn counters() {
         let snmp = "Ip: a\nIp: 1\nTcp: RtoAlgorithm PassiveOpens X\nTcp: 1 4711 9\n";
         assert_eq!(parse_passive_opens(snmp), Some(4711));
@@ -374,6 +427,8 @@ mod tests {
         let udp = "  12: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4321 2 0 0";
         assert_eq!(parse_udp(udp), Some((4321, 53)));
         assert_eq!(parse_udp(&udp.replace("00000000:0000 07", "0100007F:0016 01")), None, "connected: from one peer only");
+        let unix = "0000000000000000: 00000003 00000000 00000000 0001 03   734 @x";
+        assert_eq!((parse_inode(udp, 9), parse_inode(unix, 6), parse_inode("sl local", 9)), (Some(4321), Some(734), None));
         assert_eq!(parse_in_use("sockets: used 5\nTCP: inuse 3 orphan 0 tw 9\n", "TCP:"), Some(3));
     }
 }

@@ -26,12 +26,13 @@ pub struct Metric {
     asking: bool,
     answer: Option<(u64, Uptime)>,
     failing: bool,
+    warned: bool,
 }
 
 impl Metric {
     pub fn new(question: Question, own: Sender<Own>) -> Metric {
         let (sender, answers) = channel();
-        Metric { question, sender, answers, own, asking: false, answer: None, failing: false }
+        Metric { question, sender, answers, own, asking: false, answer: None, failing: false, warned: false }
     }
 
     /// Takes what came since. Returns why there is no answer, once.
@@ -45,8 +46,9 @@ impl Metric {
                     self.answer = Some((count, now));
                 }
                 Err(why) => {
-                    self.answer = None;
-                    if !std::mem::replace(&mut self.failing, true) {
+                    // The answer before counts for as long as it is fresh.
+                    self.failing = true;
+                    if !std::mem::replace(&mut self.warned, true) {
                         warning = Some(why);
                     }
                 }
@@ -73,6 +75,11 @@ impl Metric {
     /// Whether there is an answer to go by.
     pub fn answers(&self) -> bool {
         !self.failing
+    }
+
+    /// The first answer is still to come: for no longer than a question may take.
+    pub fn is_awaited(&self) -> bool {
+        self.answer.is_none() && !self.failing
     }
 }
 

@@ -107,6 +107,7 @@ pub struct Traffic {
     sweep: Option<Sweep>,
     /// Rows may be missing from the present look.
     torn: bool,
+    torn_said: bool,
     /// The source has failed since the last complete look.
     failed: bool,
     rows: usize,
@@ -116,8 +117,8 @@ pub struct Traffic {
     /// Connections ever accepted in this network namespace, and how many of them we knew of.
     opened: Option<u64>,
     known: u64,
-    /// Listeners that are not the app's.
-    foreign: HashSet<u32>,
+    /// The listeners that were looked at, the app's or not.
+    judged: HashSet<u32>,
     listeners_at: Uptime,
     last: Option<Sample>,
     warnings: Vec<String>,
@@ -188,6 +189,7 @@ impl Traffic {
             traffic.find_ports();
         } else {
             (traffic.found_by, traffic.listening) = (FoundBy::Option, Some(true));
+            traffic.check_ports(watch.ports);
         }
         traffic
     }
@@ -231,13 +233,14 @@ impl Traffic {
             tracker: Tracker::new(rules),
             sweep: None,
             torn: false,
+            torn_said: false,
             failed: false,
             rows: 0,
             interval: SHORTEST,
             ping_pong_tells: crate::sys::kernel_release().is_some_and(|release| proc::ping_pong_tells(&release)),
             opened: None,
             known: 0,
-            foreign: HashSet::new(),
+            judged: HashSet::new(),
             listeners_at: Uptime::default(),
             last: None,
             warnings,
@@ -295,7 +298,7 @@ impl Traffic {
         self.interval
     }
 
-    /// The app has been told: it need not answer questions any more.
+    /// The app has been told.
     pub fn told(&mut self) {
         self.tracker.told();
         self.metric = None;
@@ -397,6 +400,9 @@ impl Traffic {
             // Short connections are not seen otherwise.
             self.count_opened(now);
         }
+        if torn && !std::mem::replace(&mut self.torn_said, true) {
+            self.warnings.push("a look at the sockets was incomplete: nothing follows from what such a look lacks".to_owned());
+        }
         let sample = self.tracker.end(now);
         self.break_ties();
         (self.rows, self.failed) = (0, false);
@@ -405,15 +411,11 @@ impl Traffic {
 
     /// The source failed: try it once more, then the next best.
     fn worse(&mut self, now: Uptime, error: &io::Error, in_time: impl Fn() -> bool) -> Option<Sample> {
-        self.sweep = None;
+        (self.sweep, self.torn) = (None, false);
         self.tracker.begin_look_again();
         match (&mut self.source, std::mem::replace(&mut self.failed, true)) {
             (Source::SockDiag { dump, .. }, false) if let Ok(again) = Dump::open() => *dump = again,
-            (Source::SockDiag { .. }, _) => {
-                self.warnings.push(format!("lost sight of the traffic: {error}; {WITHOUT}"));
-                self.source = Source::ProcNet;
-                self.tracker.begin_again();
-            }
+            (Source::SockDiag { .. }, _) => self.lose_sock_diag(error),
             (Source::ProcNet, _) => {
                 self.warnings.push(format!("cannot see the traffic: {error}; {BLIND}"));
                 self.source = Source::Off;
@@ -422,6 +424,12 @@ impl Traffic {
             (Source::Off, _) => return None,
         }
         self.sample(now, in_time)
+    }
+
+    fn lose_sock_diag(&mut self, error: &io::Error) {
+        self.warnings.push(format!("cannot ask sock_diag for the traffic: {error}; {WITHOUT}"));
+        self.source = Source::ProcNet;
+        self.tracker.begin_again();
     }
 
     /// Goes on with the look, or begins one. True: it is complete.
@@ -506,11 +514,15 @@ impl Traffic {
     /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
     fn ask(&mut self, now: Uptime, sample: &mut Option<Sample>) {
         let Some(metric) = &mut self.metric else { return };
-        if let Some(count) = metric.look(now) {
-            let sample = sample.get_or_insert_default();
-            sample.watched = true;
-            sample.partial = false;
-            (sample.busy, sample.cooling) = (usize::try_from(count).unwrap_or(usize::MAX), 0);
+        let count = metric.look(now);
+        if count.is_none() && !metric.is_awaited() {
+            return;
+        }
+        let sample = sample.get_or_insert_default();
+        sample.watched = true;
+        sample.partial = count.is_none();
+        if let Some(count) = count {
+            (sample.busy, sample.cooling) = (count.min(MOST_IN_FLIGHT) as usize, 0);
         }
     }
 
@@ -530,11 +542,33 @@ impl Traffic {
             return self.guess_ports(listeners);
         };
         let ports = held.ports(listeners);
-        self.foreign = listeners.iter().filter(|row| !ports.contains(&row.port)).map(|row| row.inode).collect();
+        let listens = !ports.is_empty() || !held.names(&unix).is_empty() || !self.udp.is_empty();
+        if !listens && proc::may_hide_processes() {
+            // What is seen may be no more than a shell in front of the app.
+            return self.guess_ports(Some(listeners.clone()));
+        }
+        if !listens && matches!(self.source, Source::ProcNet) && !proc::are_listed(&held.inodes) {
+            self.warnings.push(format!("cannot see the traffic: /proc/net does not show what the app listens on; {BLIND}"));
+            self.source = Source::Off;
+            return;
+        }
+        self.judged = listeners.iter().map(|row| row.inode).collect();
         self.unix = Unix::new(self.family, held, &unix);
-        self.listening = Some(!ports.is_empty() || self.unix.is_some() || !self.udp.is_empty());
+        self.listening = Some(listens);
         self.scope = Scope::Ports(ports);
         self.found_by = FoundBy::Descriptors;
+    }
+
+    /// Of the ports that were named, those on which nothing listens.
+    fn check_ports(&mut self, named: &[u16]) {
+        let Some(listeners) = self.listeners() else { return };
+        let silent: BTreeSet<u16> = named.iter().copied().filter(|port| listeners.iter().all(|row| row.port != *port)).collect();
+        if !silent.is_empty() {
+            self.warnings.push(format!(
+                "nothing that listens on port {} (--port) is to be seen: what is in flight there cannot be known",
+                joined(&silent)
+            ));
+        }
     }
 
     fn guess_ports(&mut self, listeners: Option<Vec<Row>>) {
@@ -553,7 +587,7 @@ impl Traffic {
         self.found_by = if own.is_some() { FoundBy::Cgroup } else { FoundBy::All };
         if own.is_none() {
             self.warnings.push(
-                "cannot tell the app's ports: its descriptors and cgroup are hidden; all that listens here counts, sidecars too (name them with --port)"
+                "cannot tell the app's ports: its descriptors are hidden or too many, and its cgroup is unknown; all that listens here counts, sidecars too (name them with --port)"
                     .to_owned(),
             );
         }
@@ -562,30 +596,38 @@ impl Traffic {
 
     /// The app may have begun to listen on another port, or on its first.
     fn find_new_listeners(&mut self, now: Uptime) {
-        if self.found_by != FoundBy::Descriptors || now.since(self.listeners_at) < LISTENERS_EVERY {
+        // Between two looks: one that takes long would be given up for it, each time.
+        let due = self.sweep.is_none() && now.since(self.listeners_at) >= LISTENERS_EVERY;
+        if self.found_by != FoundBy::Descriptors || !due {
             return;
         }
         self.listeners_at = now;
         let Some(listeners) = self.listeners() else { return };
-        let (Scope::Ports(ports), foreign) = (&mut self.scope, &mut self.foreign) else { return };
-        let is_strange = |row: &Row| !ports.contains(&row.port) && !foreign.contains(&row.inode);
-        let strange: Vec<Row> = listeners.into_iter().filter(is_strange).collect();
+        let (Scope::Ports(ports), judged) = (&mut self.scope, &mut self.judged) else { return };
+        let strange: Vec<Row> = listeners.into_iter().filter(|row| !judged.contains(&row.inode)).collect();
         if strange.is_empty() {
             return;
         }
         let held = Held::by(self.family);
         let mut new = BTreeSet::new();
         for row in strange {
-            if held.inodes.contains(&u64::from(row.inode)) {
-                new.insert(row.port);
-            } else {
-                foreign.insert(row.inode);
+            let is_ours = held.inodes.contains(&u64::from(row.inode));
+            if !is_ours && held.hidden {
+                // Perhaps it is to be seen the next time.
+                continue;
+            }
+            judged.insert(row.inode);
+            match (is_ours, ports.contains(&row.port)) {
+                (true, false) => _ = new.insert(row.port),
+                (false, true) => {
+                    self.warnings.push(format!("another process listens on port {} now: its connections count too", row.port));
+                }
+                (true, true) | (false, false) => {}
             }
         }
         if !new.is_empty() {
             self.warnings.push(format!("the app listens on {new:?} since the stop signal: watched from now on"));
             ports.extend(new);
-            self.sweep = None;
             self.join_ends();
         }
     }
@@ -606,14 +648,13 @@ impl Traffic {
 
     fn listeners(&mut self) -> Option<Vec<Row>> {
         if let Source::SockDiag { dump, .. } = &mut self.source {
-            // A look that rests would be given up.
-            self.sweep = None;
-            match sock_diag::listeners(dump) {
+            let rows = sock_diag::listeners(dump).or_else(|_| {
+                *dump = Dump::open()?;
+                sock_diag::listeners(dump)
+            });
+            match rows {
                 Ok(rows) => return Some(rows),
-                Err(error) => {
-                    self.warnings.push(format!("cannot ask sock_diag for the traffic: {error}; {WITHOUT}"));
-                    self.source = Source::ProcNet;
-                }
+                Err(error) => self.lose_sock_diag(&error),
             }
         }
         let mut rows = Vec::new();
@@ -633,6 +674,9 @@ impl Traffic {
         }
     }
 }
+
+/// What --in-flight may say; more is a lie, and sums must not overflow.
+const MOST_IN_FLIGHT: u64 = 1 << 30;
 
 const WITHOUT: &str = "/proc/net/tcp serves instead: queues are seen, but a request the app is silently working on only for 5 s";
 const BLIND: &str = "the delay alone is kept";

@@ -1,6 +1,7 @@
 //! What is seen of the traffic, where it can be seen well, badly or not at all; each on a real PID 1 with a real server.
 
 mod arrivals;
+mod degraded;
 mod metric;
 mod queue;
 #[path = "../support/mod.rs"]
@@ -34,6 +35,12 @@ fn ask(address: &str, seconds: f32) -> thread::JoinHandle<std::io::Result<String
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     })
+}
+
+/// One story for each case, at the same time: they mostly wait.
+fn side_by_side<C: Send>(cases: impl IntoIterator<Item = C>, story: impl Fn(C) + Sync) {
+    let story = &story;
+    thread::scope(|scope| cases.into_iter().for_each(|case| _ = scope.spawn(move || story(case))));
 }
 
 fn answered(request: thread::JoinHandle<std::io::Result<String>>) {

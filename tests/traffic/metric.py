@@ -42,9 +42,9 @@ def metrics(connection, _):
     global times
     times += 1
     if mode == "counts":
-        if times == 150:
+        if times == 60:
             print("nothing to do any more", flush=True)
-        jobs = 1 if times >= 150 else 3
+        jobs = 1 if times >= 60 else 3
         ok(connection, b'# TYPE jobs gauge\njobs{kind="web"} %d\njobs{kind="mail"} 7\n' % jobs)
     elif mode == "idle":
         ok(connection, b'jobs{kind="web",queue="a"} 1')
@@ -63,6 +63,41 @@ def metrics(connection, _):
         ok(connection, b'jobs{kind="mail"} 7\n')
     elif mode == "negative":
         ok(connection, b'jobs{kind="web"} -7\n')
+    elif mode == "nan":
+        ok(connection, b'jobs{kind="web"} NaN\n')
+    elif mode == "infinite":
+        ok(connection, b'jobs{kind="web"} +Inf\n')
+    elif mode == "huge":
+        ok(connection, b'jobs{kind="web"} 1e300\n')
+    elif mode == "flaps":
+        if times % 3 == 0:
+            connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
+        if times >= 60 and times % 3:
+            print("nothing to do any more", flush=True)
+        ok(connection, b'jobs{kind="web"} %d\n' % (1 if times >= 60 else 3))
+    elif mode == "closes":
+        pass
+    elif mode == "drips":
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for byte in b'jobs{kind="web"} 7\n' * 50:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+    elif mode == "drips head":
+        for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+    elif mode == "pours":
+        ok(connection, b"")
+        while True:
+            connection.sendall(b'jobs{kind="web"} 0\n' * 5000)
+    elif mode == "long":
+        ok(connection, b'jobs{kind="web"} 7\n', b"Content-Length: 99999999999999999999\r\n")
+    elif mode == "chunks":
+        ok(connection, b'14\r\njobs{kind="web"} 7\n\r\n0\r\n\r\n', b"Transfer-Encoding: chunked\r\n")
+    elif mode == "gzip":
+        ok(connection, b"\x1f\x8b\x08", b"Content-Encoding: gzip\r\n")
+    elif mode == "binary":
+        ok(connection, bytes(range(256)))
     elif mode == "cut":
         ok(connection, b'jobs{kind="web"} 7\n', b"Content-Length: 500\r\n")
     elif mode == "noise":

@@ -1,5 +1,6 @@
 """An HTTP server whose path says how many seconds it thinks: /2.5. Arguments: address, port, then how:
-`one` answers one at a time; `reuseport` is two processes with a listener each; `later` opens the next port too, on HUP.
+`one` answers one at a time; `reuseport` is two processes with a listener each; `later` opens the next port too, on HUP; `closes`
+listens no more from HUP on.
 An address with a slash is a unix socket's. Prints `asked` when it has read a request, `ready` when it listens. /big answers with 8 MB."""
 import http.server
 import os
@@ -63,5 +64,13 @@ if how == "later":
         threading.Thread(target=serve(port + 1).serve_forever, daemon=True).start()
         print("opened", port + 1, flush=True)
     signal.signal(signal.SIGHUP, open_next)
+if how == "closes":
+    def close(*_):
+        server.shutdown()
+        server.server_close()
+        print("closed", port, flush=True)
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=close).start())
 os.write(1, b"ready\n")
 server.serve_forever()
+while how == "closes":
+    signal.pause()
