@@ -48,7 +48,7 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
         code: None,
     };
     hook.feed(Event::Stop);
-    let sample = hook.traffic.look(clock.now(), || clock.now());
+    let sample = hook.traffic.look(clock.now());
     hook.traffic.announce(sample.as_ref());
     hook.feed(Event::Traffic(sample));
     while hook.code.is_none() {
@@ -82,13 +82,12 @@ struct Hook<'a> {
 
 impl Hook<'_> {
     fn look(&mut self) {
-        let clock = self.clock;
         if self.told.is_some_and(|target| proc::process(target.pid).is_none_or(|process| process.is_dead())) {
             // When PID 1 ends, so do we; another main process may be outlived.
             self.code = Some(self.verdict());
             return;
         }
-        let sample = self.traffic.look(clock.now(), || clock.now());
+        let sample = self.traffic.look(self.clock.now());
         self.traffic.say_warnings();
         self.feed(Event::Traffic(sample));
     }
