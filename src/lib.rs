@@ -82,7 +82,7 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
     match verb {
-        Verb::Drain => wait_here(&plan, clock),
+        Verb::Drain => wait_here(&plan, inherited, clock),
         Verb::Health => health(&plan, args.live),
         Verb::Status => status(&plan),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
@@ -95,7 +95,8 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
 }
 
 /// `lameduck drain`: no child, no signals of ours.
-fn wait_here(plan: &Plan, clock: run::Clock) -> Result<u8, Fatal> {
+fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+    inherited.let_end();
     log::install(plan.log_level, plan.log_format);
     Ok(event_loop()?.block_on(drain::drain(plan, clock)))
 }

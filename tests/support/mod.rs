@@ -279,3 +279,74 @@ pub fn inherited(more: &[i32]) -> String {
     let all: std::collections::BTreeSet<i32> = open.filter(stays).chain([0, 1, 2]).chain(more.iter().copied()).collect();
     all.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
+
+/// Two cgroups of version 2, on a mount of our own: version 1 hosts have one too, if they can mount it.
+pub struct Cgroups {
+    pub mount: String,
+    pub directory: String,
+}
+
+impl Cgroups {
+    pub fn new() -> Cgroups {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lameduck-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mount = std::env::temp_dir().join(&name).to_str().unwrap().to_owned();
+        fs::create_dir_all(&mount).unwrap();
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none", &mount]).status().unwrap();
+        assert!(mounted.success(), "cannot mount cgroup2: run the tests as root (tests/run does)");
+        let directory = format!("{mount}/{name}");
+        for group in ["app", "sidecar"] {
+            fs::create_dir_all(format!("{directory}/{group}")).unwrap();
+        }
+        Cgroups { mount, directory }
+    }
+
+    /// A shell's script that runs its arguments in the group.
+    pub fn join(&self, group: &str) -> String {
+        format!("echo $$ > {}/{group}/cgroup.procs && exec \"$@\"", self.directory)
+    }
+
+    /// A server of the group that says `ready`, and ends with the test.
+    pub fn spawn(&self, group: &str, argv: &[&str]) -> Sidecar {
+        Sidecar::start(&[&["sh", "-c", &self.join(group), "sh"], argv].concat())
+    }
+}
+
+/// A server outside of the pid namespace of the test, as of another container.
+pub struct Sidecar(Child);
+
+impl Sidecar {
+    pub fn start(argv: &[&str]) -> Sidecar {
+        let mut child = Command::new(argv[0]).args(&argv[1..]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        // A server whose lines nobody takes would fail.
+        thread::spawn(move || lines.for_each(drop));
+        Sidecar(child)
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for group in ["app", "sidecar", ""] {
+            let directory = format!("{}/{group}", self.directory);
+            // Whose PID 1 was killed dies soon, but not at once.
+            for _ in 0..200 {
+                if fs::remove_dir(&directory).is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = Command::new("umount").arg(&self.mount).status();
+        let _ = fs::remove_dir(&self.mount);
+    }
+}
