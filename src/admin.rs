@@ -78,7 +78,8 @@ pub struct Asked {
 /// What the thread found.
 #[derive(Clone, Debug)]
 pub struct Look {
-    app: AppFigures,
+    /// None: nobody could look.
+    app: Option<AppFigures>,
     /// None: the loop watches, and knows more.
     traffic: Option<(Option<bool>, &'static str, Sample)>,
 }
@@ -158,11 +159,15 @@ impl Admin {
                 Some((at, look)) if now.since(*at) < FRESH => answer(asked, with(snapshot(), look)),
                 _ => {
                     self.waiting.push(asked);
-                    self.look(plan, watched, snapshot().pid);
+                    self.look(plan, watched, &snapshot());
                 }
             },
-            Message::Looked(look) => {
+            Message::Looked(mut look) => {
                 self.looking = false;
+                // Who was reaped meanwhile is missing from both sums: a counter does not go back.
+                if let (Some(app), Some((_, Look { app: Some(last), .. }))) = (&mut look.app, &self.latest) {
+                    app.cpu = app.cpu.max(last.cpu);
+                }
                 for asked in std::mem::take(&mut self.waiting) {
                     answer(asked, with(snapshot(), &look));
                 }
@@ -173,14 +178,15 @@ impl Admin {
         None
     }
 
-    fn look(&mut self, plan: &Plan, watched: bool, main: Option<i32>) {
+    fn look(&mut self, plan: &Plan, watched: bool, snapshot: &Snapshot) {
         if std::mem::replace(&mut self.looking, true) {
             return;
         }
         let (sender, rules, ports) = (self.sender.clone(), plan.rules.clone(), plan.ports.clone());
+        let (target, runs) = (snapshot.target, snapshot.pid.is_some());
         let started = std::thread::Builder::new().spawn(move || {
-            let app = proc::figures(main);
-            let traffic = (!watched && main.is_some()).then(|| {
+            let app = Some(proc::figures(target));
+            let traffic = (!watched && runs).then(|| {
                 let Glance { listening, source, sample } = Traffic::glance(Watch::plain(rules, &ports, Family::Descendants));
                 (listening, source, sample)
             });
@@ -188,7 +194,7 @@ impl Admin {
         });
         if started.is_err() {
             // No thread to be had: then without these figures.
-            let _ = self.sender.send(Message::Looked(Look { app: AppFigures::default(), traffic: None }));
+            let _ = self.sender.send(Message::Looked(Look { app: None, traffic: None }));
         }
     }
 }
@@ -214,7 +220,7 @@ fn listen(addresses: &[SocketAddr]) -> std::io::Result<tokio::net::TcpListener> 
 }
 
 fn with(mut snapshot: Snapshot, look: &Look) -> Snapshot {
-    snapshot.app = snapshot.pid.map(|_| look.app);
+    snapshot.app = look.app.filter(|_| snapshot.pid.is_some());
     if let Some((listening, source, sample)) = &look.traffic {
         snapshot.traffic.listening = *listening;
         snapshot.traffic.source = source;

@@ -185,6 +185,7 @@ impl Loop<'_> {
             phase: self.machine.phase(),
             since: self.machine.entered().last().map_or(now.0, |(_, at)| now.since(*at)),
             pid: self.app.main(),
+            target: target.map(|target| target.pid),
             server: target.and_then(|target| target.server).map(|server| server.name),
             stop,
             traffic: snapshot::Traffic {
@@ -487,6 +488,7 @@ pub fn unstarted(plan: &Plan, now: Uptime) -> Snapshot {
         phase: Phase::Serving,
         since: now.0,
         pid: None,
+        target: None,
         command: log::masked(&command.join(" ")),
         server: None,
         timing: plan.timing.clone(),

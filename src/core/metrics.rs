@@ -105,7 +105,7 @@ pub fn page(snapshot: &Snapshot) -> String {
         "CPU time of the app's processes, those that have ended included.",
         app.map(|app| seconds(app.cpu)),
     );
-    page.only("lameduck_app_open_files", "gauge", "Open descriptors of the app's processes.", app.map(|app| app.open_files));
+    page.only("lameduck_app_open_files", "gauge", "Open descriptors of the app's processes.", app.and_then(|app| app.open_files));
     if let (Some(server), Some(app)) = (snapshot.server, app) {
         page.family("lameduck_app_server_children", "gauge", "Children of the known server's main process: its workers, mostly.");
         page.sample("lameduck_app_server_children", &format!("server=\"{server}\""), app.server_children);

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub since: Duration,
     /// The main process; None: not started yet, or gone.
     pub pid: Option<i32>,
+    /// Whom signals go to: the main process, or the server behind its shell.
+    pub target: Option<i32>,
     pub command: String,
     pub server: Option<&'static str>,
     pub timing: Timing,
@@ -66,7 +68,8 @@ pub struct AppFigures {
     pub processes: usize,
     pub resident_bytes: u64,
     pub cpu: Duration,
-    pub open_files: usize,
+    /// None: we may not know.
+    pub open_files: Option<usize>,
     /// Of a known server: the children of its main process.
     pub server_children: usize,
 }
@@ -92,7 +95,7 @@ impl Snapshot {
                 app.plain("processes", figures.processes);
                 app.plain("resident_memory_bytes", figures.resident_bytes);
                 app.plain("cpu_seconds", seconds(figures.cpu));
-                app.plain("open_files", figures.open_files);
+                app.optional("open_files", figures.open_files);
             }
         });
         json.nested("budget", ['{', '}'], |budget| {
@@ -164,7 +167,7 @@ impl Snapshot {
                 "           {} processes, {} MiB resident, {} open files",
                 figures.processes,
                 figures.resident_bytes >> 20,
-                figures.open_files
+                figures.open_files.map_or("?".to_owned(), |files| files.to_string())
             );
         }
         match &self.stop {
@@ -243,6 +246,7 @@ pub mod tests {
             phase: Phase::LameDuck,
             since: 3 * second,
             pid: Some(7),
+            target: Some(7),
             command: "gunicorn \"a b\"".to_owned(),
             server: Some("gunicorn"),
             timing: Timing {
@@ -273,7 +277,7 @@ pub mod tests {
                 processes: 5,
                 resident_bytes: 123 << 20,
                 cpu: Duration::from_millis(1250),
-                open_files: 42,
+                open_files: Some(42),
                 server_children: 4,
             }),
             reaped: 2,

@@ -65,20 +65,41 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     }
 }
 
-/// Memory, CPU and descriptors of all that descend from us; `main`'s children too.
-pub fn figures(main: Option<i32>) -> AppFigures {
-    let mut figures = AppFigures { cpu: super::cpu_of_reaped(), ..AppFigures::default() };
+/// Memory, CPU and descriptors of all that descend from us; the children of `server` too.
+pub fn figures(server: Option<i32>) -> AppFigures {
+    let mut figures = AppFigures { cpu: super::cpu_of_reaped(), open_files: Some(0), ..AppFigures::default() };
     let page = super::page_size();
-    for process in descendants(&processes(), std::process::id() as i32).iter().filter(|process| !process.is_dead()) {
-        figures.processes += 1;
-        figures.server_children += usize::from(Some(process.parent) == main);
+    for process in descendants(&processes(), std::process::id() as i32) {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process.pid)).unwrap_or_default();
+        // Until a dead one is reaped its time is nobody else's.
+        figures.cpu += super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default());
+        if process.is_dead() {
+            continue;
+        }
+        figures.processes += 1;
+        figures.server_children += usize::from(Some(process.parent) == server);
         let pages: u64 = read("statm").split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
         figures.resident_bytes += pages * page;
-        figures.cpu += super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default());
-        figures.open_files += fs::read_dir(format!("/proc/{}/fd", process.pid)).map_or(0, Iterator::count);
+        figures.open_files = figures.open_files.and_then(|sum| Some(sum + open_files(process.pid)?));
     }
     figures
+}
+
+/// None: we may not know.
+fn open_files(pid: i32) -> Option<usize> {
+    let directory = format!("/proc/{pid}/fd");
+    match fs::metadata(&directory) {
+        // Since Linux 6.2 its size is their number, which anybody may know.
+        Ok(directory) if directory.len() > 0 => return Some(directory.len() as usize),
+        // It has just ended.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(0),
+        _ => {}
+    }
+    match fs::read_dir(&directory) {
+        Ok(entries) => Some(entries.count()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(0),
+    }
 }
 
 /// User and system time, of the process itself and of its children that it has reaped.

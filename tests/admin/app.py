@@ -88,6 +88,10 @@ def begin(*_):
     threading.Thread(target=listen, daemon=True).start()
 
 
+# Between a handler's end and pause() a signal would be slept over; each is a byte to be read instead.
+wake, woken = os.pipe()
+os.set_blocking(woken, False)
+signal.set_wakeup_fd(woken)
 signal.signal(signal.SIGHUP, begin)
 signal.signal(signal.SIGUSR1, lambda *_: gate.release())
 signal.signal(signal.SIGWINCH, orphan)
@@ -100,4 +104,4 @@ say("begun")
 if "later" not in arguments:
     begin()
 while True:
-    signal.pause()
+    os.read(wake, 1)

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod hostile;
+mod metrics;
 mod readiness;
 #[path = "../support/mod.rs"]
 mod support;

@@ -174,7 +174,18 @@ impl Drop for Pid1 {
     fn drop(&mut self) {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        // PID 1 dies with it, but a moment later, and whoever is started next would still find its port taken.
+        let deadline = Instant::now() + PATIENCE;
+        while self.pid > 0 && lives(self.pid) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
+}
+
+/// A PID 1 is a zombie only when all others of its namespace are gone.
+fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 /// Not `2026-11-20T20:47:27.123Z lameduck …`.
