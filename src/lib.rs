@@ -271,7 +271,9 @@ fn environment(inherited: &Inherited) -> Env {
 /// What must not be seen of the environment and of the command.
 fn secrets(env: &Env, args: &Args) -> Secrets {
     let variables: Vec<_> = env.variables().map(|(name, value)| (name, value.to_string_lossy())).collect();
-    let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    // `--ready exec:` is a command, too.
+    let check = args.ready.as_ref().map(OsStr::new).or(env.get("LAMEDUCK_READY"));
+    let words: Vec<_> = args.command.iter().map(OsString::as_os_str).chain(check).map(OsStr::to_string_lossy).collect();
     Secrets::new(variables.iter().map(|(name, value)| (*name, value.as_ref())), words.iter().map(AsRef::as_ref))
 }
 

@@ -18,16 +18,25 @@ impl Secrets {
         let mut secrets = Secrets::default();
         variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
         let mut is_next = false;
-        for part in words.flat_map(|word| word.split([' ', '\t', '\n', ';'])) {
-            let part = part.trim_matches(['"', '\'']);
-            let option = part.starts_with('-');
-            if std::mem::take(&mut is_next) && !option {
-                secrets.learn(part);
-            }
-            match part.split_once('=') {
-                Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
-                None if option && is_secret(part) => is_next = true,
-                _ => {}
+        for word in words {
+            for part in word.split([' ', '\t', '\n', ';']) {
+                let part = part.trim_matches(QUOTES);
+                let option = part.starts_with('-');
+                if std::mem::take(&mut is_next) && !option {
+                    secrets.learn(part);
+                    in_quotes(word, part).into_iter().for_each(|all| secrets.learn(all));
+                }
+                match part.split_once('=') {
+                    Some((name, value)) if is_secret(name) => {
+                        let value = value.trim_matches(QUOTES);
+                        secrets.learn(value);
+                        // As of 'NAME=a b' and of NAME='a b'.
+                        let of_all = in_quotes(word, name).and_then(|all| all.split_once('=')).map(|(_, value)| value);
+                        in_quotes(word, value).into_iter().chain(of_all).for_each(|all| secrets.learn(all));
+                    }
+                    None if option && is_secret(part) => is_next = true,
+                    _ => {}
+                }
             }
         }
         secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
@@ -62,6 +71,15 @@ impl Secrets {
             None => masked,
         }
     }
+}
+
+const QUOTES: [char; 2] = ['"', '\''];
+
+/// All that stands between quotes, where `part` of `word` begins just behind one.
+fn in_quotes<'a>(word: &'a str, part: &str) -> Option<&'a str> {
+    let start = part.as_ptr().addr() - word.as_ptr().addr();
+    let quote = word[..start].chars().next_back().filter(|c| QUOTES.contains(c))?;
+    word[start..].split(quote).next()
 }
 
 fn is_secret(name: &str) -> bool {
@@ -158,10 +176,23 @@ mod tests {
             "sh -c 'X_SECRET=qwertz run'",
         ];
         let line = words.join(" ");
-        assert_eq!(
-            masked(&[], &words, &line),
-            "env TOKEN=*** app --password *** --api-key=*** --verbose sh -c 'X_SECRET=*** run'"
-        );
+        assert_eq!(masked(&[], &words, &line), "env TOKEN=*** app --password *** --api-key=*** --verbose sh -c 'X_SECRET=***'");
+    }
+
+    #[test]
+    fn secrets_with_blanks_in_a_script() {
+        for (script, expected) in [
+            ("A_SECRET='open sesame' run", "A_SECRET='***' run"),
+            ("env \"A_SECRET=open sesame\" run", "env \"A_SECRET=***\" run"),
+            ("run --password \"open sesame\" --x", "run --password \"***\" --x"),
+            ("run --password='open sesame'", "run --password='***'"),
+            // All of it may be the value.
+            ("bash -c 'A_SECRET=sesame run; x'", "bash -c 'A_SECRET=***'"),
+            ("A_SECRET='sesame never closed", "A_SECRET='***"),
+        ] {
+            assert_eq!(masked(&[], &["sh", "-c", script], script), expected);
+        }
+        assert_eq!(masked(&[], &["bash -c 'A_SECRET=sesame run'"], "sesame"), "***");
     }
 
     #[test]

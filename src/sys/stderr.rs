@@ -1,10 +1,12 @@
 //! Writing to stderr without ever waiting for whoever reads it, and without setting O_NONBLOCK on a description that is also the
 //! app's.
 
-use std::fs::{File, OpenOptions};
+use std::borrow::Cow;
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -13,12 +15,20 @@ use super::checked;
 
 const STDERR: i32 = 2;
 
-/// How stderr is written to, by what it is.
 #[derive(Debug)]
-pub enum Stderr {
-    /// A terminal, opened anew: that description is ours to make non-blocking.
+pub struct Stderr {
+    way: Way,
+    /// A line went in part, as to a disk that fills up: the next one must not be glued to it.
+    torn: AtomicBool,
+}
+
+/// How it is written to, by what it is.
+#[derive(Debug)]
+enum Way {
+    /// A terminal or a pipe, opened anew: that description is ours to make non-blocking.
     Own(File),
-    /// Spliced from a pipe of our own: SPLICE_F_NONBLOCK is for that call alone.
+    /// A pipe that is another user's, so that it can't be opened: spliced from one of our own, SPLICE_F_NONBLOCK is for that call alone.
+    /// Each line takes one of its sixteen pages, however short.
     Pipe {
         read: OwnedFd,
         write: OwnedFd,
@@ -32,59 +42,71 @@ impl Stderr {
     pub fn open() -> Stderr {
         // SAFETY: borrows descriptor 2 for fstat; ManuallyDrop keeps it open.
         let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(STDERR) });
-        let Ok(kind) = file.metadata().map(|metadata| metadata.file_type()) else { return Stderr::Plain };
-        if kind.is_fifo() {
-            return match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
-                Ok((read, write)) => Stderr::Pipe { read, write },
-                Err(_) => Stderr::Plain,
-            };
-        }
-        if kind.is_socket() {
-            return Stderr::Socket;
-        }
-        // SAFETY: isatty only looks.
-        if kind.is_char_device() && unsafe { libc::isatty(STDERR) } == 1 {
-            let anew = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/2");
-            return anew.map_or(Stderr::Plain, Stderr::Own);
-        }
-        Stderr::Plain
+        let way = file.metadata().map_or(Way::Plain, |metadata| Way::of(metadata.file_type()));
+        Stderr { way, torn: AtomicBool::new(false) }
     }
 
-    /// Writes a line of at most a page whole, or not at all.
+    /// Writes a line of at most a page, and never waits.
     pub fn write(&self, line: &[u8]) -> io::Result<()> {
+        let line = if self.torn.load(Ordering::Relaxed) { Cow::Owned([b"\n", line].concat()) } else { Cow::Borrowed(line) };
+        let written = self.way.write(&line)?;
+        if written > 0 {
+            self.torn.store(written < line.len(), Ordering::Relaxed);
+        }
+        if written == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+impl Way {
+    fn of(kind: FileType) -> Way {
+        // SAFETY: isatty only looks.
+        let terminal = kind.is_char_device() && unsafe { libc::isatty(STDERR) } == 1;
+        if terminal || kind.is_fifo() {
+            let anew = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/2");
+            if let Ok(file) = anew {
+                return Way::Own(file);
+            }
+        }
+        if kind.is_fifo()
+            && let Ok((read, write)) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        {
+            return Way::Pipe { read, write };
+        }
+        if kind.is_socket() { Way::Socket } else { Way::Plain }
+    }
+
+    /// How many bytes went.
+    fn write(&self, line: &[u8]) -> io::Result<usize> {
         match self {
-            Stderr::Own(file) => (&*file).write_all(line),
-            Stderr::Pipe { read, write } => splice(read, write, line),
-            Stderr::Plain => {
+            Way::Own(file) => (&*file).write(line),
+            Way::Pipe { read, write } => splice(read, write, line),
+            Way::Plain => {
                 let mut poll = libc::pollfd { fd: STDERR, events: libc::POLLOUT, revents: 0 };
                 // SAFETY: one pollfd, and a timeout of zero.
                 if unsafe { libc::poll(&mut poll, 1, 0) } != 1 || poll.revents & libc::POLLOUT == 0 {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 // SAFETY: the line outlives the call.
-                whole(line, checked(unsafe { libc::write(STDERR, line.as_ptr().cast(), line.len()) } as i64)?)
+                checked(unsafe { libc::write(STDERR, line.as_ptr().cast(), line.len()) } as i64).map(|written| written as usize)
             }
-            Stderr::Socket => {
+            Way::Socket => {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: the line outlives the call.
-                whole(line, checked(unsafe { libc::send(STDERR, line.as_ptr().cast(), line.len(), flags) } as i64)?)
+                let sent = unsafe { libc::send(STDERR, line.as_ptr().cast(), line.len(), flags) };
+                checked(sent as i64).map(|sent| sent as usize)
             }
         }
     }
 }
 
-fn whole(line: &[u8], written: i64) -> io::Result<()> {
-    if written == line.len() as i64 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
-fn splice(read: &OwnedFd, write: &OwnedFd, line: &[u8]) -> io::Result<()> {
+fn splice(read: &OwnedFd, write: &OwnedFd, line: &[u8]) -> io::Result<usize> {
     let null = std::ptr::null_mut();
     // SAFETY: the line outlives the calls; no offsets are passed.
     unsafe {
         checked(libc::write(write.as_raw_fd(), line.as_ptr().cast(), line.len()) as i64)?;
         let moved = libc::splice(read.as_raw_fd(), null, STDERR, null, line.len(), libc::SPLICE_F_NONBLOCK);
         if moved == line.len() as isize {
-            return Ok(());
+            return Ok(line.len());
         }
         let error = if moved < 0 { io::Error::last_os_error() } else { io::ErrorKind::WriteZero.into() };
         // What did not go must not go before the next line.

@@ -1,5 +1,6 @@
 """An app that answers on 127.0.0.1:8080 by the path that it is asked for, and says `asked PATH`; see `answer`.
 `later`: listens from HUP on. `stays`: TERM is said and ignored, USR2 ends it. `at ADDRESS`: there instead.
+`floods`: a child writes to stderr without end.
 USR1 lets one request for /gate go; WINCH leaves an orphan, which ends. Says `ready` when it listens."""
 import os
 import signal
@@ -100,6 +101,11 @@ if "stays" in arguments:
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))
 else:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+if "floods" in arguments and os.fork() == 0:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        os.write(2, b"f" * 4096)
 say("begun")
 if "later" not in arguments:
     begin()

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod hostile;
+mod logs;
 mod metrics;
 mod readiness;
 #[path = "../support/mod.rs"]
