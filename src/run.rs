@@ -161,6 +161,8 @@ impl Loop<'_> {
     }
 
     fn answer(&mut self, message: Message) {
+        // Each question to the app is one of these.
+        self.outside.own.forget(self.clock.now());
         let Some(mut admin) = self.outside.admin.take() else { return };
         let probe = admin.on(self.clock.now(), message, self.plan, self.traffic.is_some(), || self.snapshot());
         if let Some(probe) = probe {
@@ -438,8 +440,7 @@ impl Loop<'_> {
             Some(_) if undelivered > 0 => Some(Tally { cut: undelivered as u64, ..Tally::default() }),
             _ => None,
         };
-        let last = self.traffic.as_ref().and_then(Traffic::last).cloned().unwrap_or_default();
-        let cut_on = self.traffic.as_ref().filter(|_| self.watched).map(|traffic| traffic.cut_on(&last)).unwrap_or_default();
+        let cut_on = self.traffic.as_ref().filter(|_| self.watched).map(Traffic::cut_on).unwrap_or_default();
         let mut story = Story::new(&self.machine, self.began, tally, code, now);
         story.cut_on = cut_on.iter().map(|port| snapshot::name(*port)).collect();
         story.last_accept = self.last_accept();

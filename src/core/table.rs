@@ -65,6 +65,10 @@ impl<V> Table<V> {
         *self = Table::default();
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+        self.entries.iter().map(|(key, value)| (*key, value))
+    }
+
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.entries.iter().map(|(_, value)| value)
     }

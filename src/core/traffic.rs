@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::table::Table;
 use super::time::Uptime;
-use super::verdict::{self, Class, Connection, Info, Row, Rules, State, Verdict, millis};
+use super::verdict::{self, Class, Connection, Fate, Info, Row, Rules, State, Verdict, millis};
 
 /// So many ends are remembered until the look is over.
 const MOST_ENDED: usize = 65_536;
@@ -92,6 +92,8 @@ pub struct Tracker {
     connections: Table<Connection>,
     /// Of those that wait for an ACK: since when it is the same byte they wait for.
     unacked: Table<(u32, u32)>,
+    /// The ports of those that are open: a few, mostly.
+    open: Table<u16>,
     begun: bool,
     /// The app has been told: what ends without an answer now was cut.
     told: bool,
@@ -115,6 +117,7 @@ impl Tracker {
             rules,
             connections: Table::default(),
             unacked: Table::default(),
+            open: Table::default(),
             begun: false,
             told: false,
             last_arrival: None,
@@ -157,6 +160,7 @@ impl Tracker {
         self.begin_look_again();
         self.connections.clear();
         self.unacked.clear();
+        self.open.clear();
         self.begun = false;
     }
 
@@ -267,6 +271,7 @@ impl Tracker {
         let asked = info.bytes_received > 1;
         let sent_all = info.bytes_sent > 0 && info.bytes_acked >= info.bytes_sent;
         self.unacked.remove(row.cookie);
+        self.open.remove(row.cookie);
         match self.connections.remove(row.cookie) {
             Some(mut known) => {
                 if asked && !known.is(verdict::COUNTED | verdict::OLD) {
@@ -306,25 +311,20 @@ impl Tracker {
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally;
         for known in self.connections.values() {
-            let left = known.is(verdict::LEFT);
-            match (known.verdict.class(), known.verdict) {
-                // What was being sent and has left was delivered; of a unix socket no more can be known.
-                (_, Verdict::Flushing | Verdict::Sending | Verdict::Connected) if left => tally.finished += 1,
-                (Class::Busy | Class::Queued, _) if left && !self.told => tally.finished += 1,
-                (Class::Busy | Class::Queued, _) | (_, Verdict::Stuck) => tally.cut += 1,
-                (Class::Cooling | Class::Idle | Class::Gone, _) if !known.is(verdict::WORKED) => {}
-                (Class::Cooling | Class::Idle | Class::Gone, _) if self.told && known.is_unanswered() => tally.cut += 1,
-                (Class::Cooling | Class::Idle | Class::Gone, _) => tally.finished += 1,
+            match known.fate(self.told) {
+                Fate::Cut => tally.cut += 1,
+                Fate::Finished => tally.finished += 1,
+                Fate::Nothing => {}
             }
         }
         tally
     }
 
-    /// The ports on which connections were cut; those of the last look included that were at work then.
-    pub fn cut_on(&self, last: &Sample) -> Vec<u16> {
-        let live = self.tally().cut > self.tally.cut;
-        let at_work = last.ports.iter().filter(|port| live && port.busy + port.queued > 0).map(|port| port.port);
-        let mut ports: Vec<u16> = self.ports.iter().filter(|port| port.cut).map(|port| port.seen.port).chain(at_work).collect();
+    /// The ports on which connections were cut.
+    pub fn cut_on(&self) -> Vec<u16> {
+        let is_cut = |cookie| self.connections.get(cookie).is_some_and(|known| known.fate(self.told) == Fate::Cut);
+        let open = self.open.iter().filter(|(cookie, _)| is_cut(*cookie)).map(|(_, port)| *port);
+        let mut ports: Vec<u16> = self.ports.iter().filter(|port| port.cut).map(|port| port.seen.port).chain(open).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -367,6 +367,16 @@ impl Tracker {
         if known.is(verdict::UNRESOLVED) {
             self.last_chance |= row.info().is_some_and(Info::is_tie_held);
             self.ties.push(Tie { ends: row.ends(), cookie: row.cookie });
+        }
+        // Noted while there is a row that says it: the row may be gone when it turns out to have been cut.
+        let open = known.fate(true) == Fate::Cut;
+        if open != known.is(verdict::OPEN) {
+            known.set(verdict::OPEN, open);
+            if open {
+                self.open.insert(row.cookie, row.port);
+            } else {
+                self.open.remove(row.cookie);
+            }
         }
         if arrived {
             self.arrive(row.port, first);
@@ -653,6 +663,27 @@ mod tests {
         tracker.ended(at(50), &Row { cookie: 2, seen: Seen::Info(info(1, 5, 1, 500, 101)), ..busy.clone() });
         tracker.ended(at(50), &Row { cookie: 3, seen: Seen::Info(Info { bytes_acked: 200, ..info(1, 5, 1, 500, 101) }), ..busy });
         assert_eq!(tracker.tally(), Tally { accepted: 0, uncertain: 0, finished: 1, cut: 2 });
+    }
+
+    #[test]
+    fn where_it_was_cut() {
+        let busy = row(info(10, 5, 5, 0, 100));
+        let on = |cookie: u64, port: u16| Row { cookie, port, ..busy.clone() };
+        let answered = Row { seen: Seen::Info(info(1, 5, 1, 500, 100)), ..on(3, 83) };
+        let mut tracker = Tracker::new(rules());
+        look(&mut tracker, 0, &[on(1, 81), on(2, 82), on(3, 83), on(4, 84), on(5, 85)]);
+        look(&mut tracker, 50, &[on(1, 81), on(2, 82), answered.clone(), on(4, 84), on(5, 85)]);
+        tracker.told();
+        // One whose end is heard of, one whose end is not, three that are answered in time.
+        tracker.ended(at(60), &on(1, 81));
+        look(&mut tracker, 100, &[answered, Row { seen: Seen::Info(info(1, 55, 1, 500, 100)), ..on(4, 84) }, on(5, 85)]);
+        tracker.ended(at(110), &Row { seen: Seen::Info(Info { bytes_acked: 500, ..info(1, 55, 1, 500, 101) }), ..on(5, 85) });
+        assert_eq!((tracker.cut_on(), tracker.tally().cut), (vec![81, 82], 2));
+        // The same as soon as the app is gone, and nobody looks any more.
+        let mut tracker = Tracker::new(rules());
+        look(&mut tracker, 0, &[on(1, 82), on(2, 81)]);
+        tracker.told();
+        assert_eq!(tracker.cut_on(), [81, 82]);
     }
 
     #[test]

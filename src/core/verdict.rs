@@ -191,6 +191,15 @@ pub enum Verdict {
     Gone,
 }
 
+/// What became of the work of a connection, if that is its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fate {
+    Cut,
+    Finished,
+    /// It had none.
+    Nothing,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
     Busy,
@@ -268,6 +277,8 @@ const TIE_ANSWERED: u16 = 1 << 10;
 const TIE_CHECKED: u16 = 1 << 11;
 const HAS_BEFORE: u16 = 1 << 12;
 const HAS_EARLY: u16 = 1 << 13;
+/// It would be cut, if the app ended now: somebody notes its port.
+pub const OPEN: u16 = 1 << 14;
 /// All that is known of one tie.
 const TIE: u16 = TIE_ASKED | TIE_ANSWERED | TIE_CHECKED | HAS_EARLY;
 
@@ -313,6 +324,20 @@ impl Connection {
     /// It was asked and has not begun to answer, as far as could be seen.
     pub fn is_unanswered(&self) -> bool {
         self.asked > 0 && !self.is(UNRESOLVED) && (self.after == 0 || self.is(INTERIM))
+    }
+
+    /// What has become of it; `told`: the app has been sent its stop signal.
+    pub fn fate(&self, told: bool) -> Fate {
+        let left = self.is(LEFT);
+        match (self.verdict.class(), self.verdict) {
+            // What was being sent and has left was delivered; of a unix socket no more can be known.
+            (_, Verdict::Flushing | Verdict::Sending | Verdict::Connected) if left => Fate::Finished,
+            (Class::Busy | Class::Queued, _) if left && !told => Fate::Finished,
+            (Class::Busy | Class::Queued, _) | (_, Verdict::Stuck) => Fate::Cut,
+            (Class::Cooling | Class::Idle | Class::Gone, _) if !self.is(WORKED) => Fate::Nothing,
+            (Class::Cooling | Class::Idle | Class::Gone, _) if told && self.is_unanswered() => Fate::Cut,
+            (Class::Cooling | Class::Idle | Class::Gone, _) => Fate::Finished,
+        }
     }
 
     /// The kernel's last word on it. True: it was asked since the last look.

@@ -324,8 +324,8 @@ impl Traffic {
     }
 
     /// The ports on which connections were cut.
-    pub fn cut_on(&self, last: &Sample) -> Vec<u16> {
-        self.tracker.cut_on(last)
+    pub fn cut_on(&self) -> Vec<u16> {
+        self.tracker.cut_on()
     }
 
     /// Returns when connections have ended; never, where that cannot be followed. Cancel-safe.
@@ -338,14 +338,14 @@ impl Traffic {
 
     /// Reads the ends of connections.
     pub fn read_ends(&mut self, now: Uptime) {
-        self.own.hear();
+        self.own.hear(now);
         if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)) {
             self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
         }
         let Source::SockDiag { ends: Some(ends), .. } = &mut self.source else { return };
-        let (tracker, scope, own) = (&mut self.tracker, &self.scope, &self.own);
+        let (tracker, scope, own) = (&mut self.tracker, &self.scope, &mut self.own);
         let lost = ends.read(|row| {
-            if scope.has(&row) && !own.has(&row) {
+            if scope.has(&row) && !own.ended(&row) {
                 tracker.ended(now, &row);
             }
         });
@@ -424,6 +424,7 @@ impl Traffic {
             self.warnings.push("a look at the sockets was incomplete: nothing follows from what such a look lacks".to_owned());
         }
         let sample = self.tracker.end(now);
+        self.own.looked(now);
         (self.rows, self.failed) = (0, false);
         Some(Sample { listening: self.listening, partial: torn, ..sample })
     }
@@ -452,10 +453,10 @@ impl Traffic {
 
     /// Goes on with the look, or begins one. True: it is complete.
     fn sweep(&mut self, now: Uptime, in_time: &impl Fn() -> bool) -> io::Result<bool> {
-        let (scope, tracker, own, rows) = (&self.scope, &mut self.tracker, &self.own, &mut self.rows);
+        let (scope, tracker, own, rows) = (&self.scope, &mut self.tracker, &mut self.own, &mut self.rows);
         let (ping_pong_tells, baseline) = (self.ping_pong_tells, self.last.is_none());
         let mut show = |mut row: Row| {
-            if !scope.has(&row) || own.has(&row) {
+            if !scope.has(&row) || own.has(now, &row) {
                 return;
             }
             if !ping_pong_tells {

@@ -1,5 +1,5 @@
 """An app that answers on 127.0.0.1:8080 by the path that it is asked for, and says `asked PATH`; see `answer`.
-`later`: listens from HUP on. `stays`: TERM is said and ignored, USR2 ends it. `at ADDRESS`: there instead.
+`later`: listens from HUP on. `stays`: TERM is said and ignored, USR2 ends it. `at ADDRESS`: there instead. `twice`: on 8081, too.
 `floods`: a child writes to stderr without end.
 USR1 lets one request for /gate go; WINCH leaves an orphan, which ends. Says `ready` when it listens."""
 import os
@@ -11,6 +11,7 @@ import time
 
 arguments = sys.argv[1:]
 address = arguments[arguments.index("at") + 1] if "at" in arguments else "127.0.0.1"
+ports = [8080, 8081] if "twice" in arguments else [8080]
 gate = threading.Semaphore(0)
 
 
@@ -69,8 +70,14 @@ def serve(connection):
 
 
 def listen():
-    listener = socket.create_server((address, 8080), backlog=1024)
+    listeners = [socket.create_server((address, port), backlog=1024) for port in ports]
+    for listener in listeners[1:]:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
     say("ready")
+    accept(listeners[0])
+
+
+def accept(listener):
     while True:
         threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 

@@ -5,6 +5,8 @@ mod hostile;
 mod logs;
 mod metrics;
 mod readiness;
+mod status;
+mod story;
 #[path = "../support/mod.rs"]
 mod support;
 

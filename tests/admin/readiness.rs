@@ -233,6 +233,28 @@ fn our_own_questions_are_no_traffic() {
     });
 }
 
+/// However often somebody asks: PID 1 lives for years.
+#[test]
+fn questions_leave_nothing_behind() {
+    in_own_network(|| {
+        let mut init = start(&["--ready", "tcp://127.0.0.1:8080"], &[]);
+        init.app_line("ready");
+        let mut client = Client::open(ADMIN).unwrap();
+        let mut ask = |times: usize| {
+            for _ in 0..times {
+                client.send("GET /readyz HTTP/1.1\r\n\r\n").unwrap();
+                assert_eq!(client.answer(false).unwrap().unwrap().status, 200);
+            }
+            let status = std::fs::read_to_string(format!("/proc/{}/status", init.pid)).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let before = ask(1000);
+        let after = ask(10_000);
+        assert!(after < before + 200, "{before} KiB, then {after} KiB");
+    });
+}
+
 #[test]
 fn warming_up() {
     in_own_network(|| {
@@ -271,7 +293,7 @@ fn failures_while_warming_up() {
             assert_eq!((field(&said, "requests"), field(&said, "failed")), ("3", "3"), "{said}");
             let warned: Vec<&String> = init.seen.iter().filter(|line| line.contains("request failed")).collect();
             assert_eq!(warned.len(), 1, "{:#?}", init.seen);
-            assert!(warned[0].contains(&format!("a warm-up request failed: {why}")), "{warned:?}");
+            assert!(warned[0].contains(&format!("a warm-up request failed: {why}")), "{path}: {warned:?}");
             assert!(is_ready());
         }
         // A redirect is an answer.

@@ -182,10 +182,11 @@ impl Drop for Pid1 {
     }
 }
 
-/// A PID 1 is a zombie only when all others of its namespace are gone.
+/// When the last thread of a PID 1 is gone, all others of its namespace are; its first may be a zombie before.
 fn lives(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    fields.len() > 17 && (!matches!(fields[0], "Z" | "X") || fields[17].parse::<u32>().is_ok_and(|threads| threads > 1))
 }
 
 /// Not `2026-11-20T20:47:27.123Z lameduck …`.
