@@ -84,8 +84,8 @@ fn the_document_has_the_shape_that_is_described() {
 
 /// (exit code, stdout, stderr)
 fn lameduck(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut command = Command::new(LAMEDUCK);
-    command.args(arguments).env_remove("LAMEDUCK_ADMIN").envs(variables.iter().copied());
+    let mut command = Command::new("timeout");
+    command.args(["50", LAMEDUCK]).args(arguments).env_remove("LAMEDUCK_ADMIN").envs(variables.iter().copied());
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (code(output.status), text(output.stdout), text(output.stderr))
@@ -102,10 +102,10 @@ fn drawn() -> String {
 #[test]
 fn status_is_drawn() {
     in_own_network(|| {
-        let mut init = start(&["--grace-period", "60s", "--delay", "1s", "--quiet-period", "0s"], &["stays", "twice"]);
+        let mut init = start(&["--grace-period", "40s", "--delay", "5s", "--quiet-period", "0s"], &["stays", "twice"]);
         init.app_line("ready");
         let text = drawn();
-        assert!(text.starts_with("serving  for ") && text.contains("\nbudget     1m grace period, not begun\n"), "{text}");
+        assert!(text.starts_with("serving  for ") && text.contains("\nbudget     40s grace period, not begun\n"), "{text}");
         assert!(text.contains(&format!("\napp        {PYTHON} -u ")) && text.contains(", pid 2\n"), "{text}");
         let ask = |port: u16| thread::spawn(move || get_from(&format!("127.0.0.1:{port}"), "/gate").map(|answer| answer.status));
         let requests = [ask(8080), ask(8080), ask(8081)];
@@ -126,13 +126,13 @@ fn status_is_drawn() {
         assert_eq!(row(&text, "8080"), ["8080", "2", "0", "0", "0"], "{text}");
         assert!(text.starts_with("draining  for ") && text.contains("\ntraffic    4 in flight, seen by sock_diag\n"), "{text}");
         assert!(text.contains("\nsince then 1 new connections, the last after "), "{text}");
-        // The bar: as much of it as of the budget, and two marks, at 48 and 58 of 60 seconds.
+        // The bar: as much of it as of the budget, and two marks, at 28 and 38 of 40 seconds.
         let bar = text.lines().find_map(|line| line.strip_prefix("budget     ")).unwrap();
         let (bar, rest) = bar.split_once(' ').unwrap();
-        let used = seconds(rest.split(' ').next().unwrap()) / 60.0 * 40.0;
-        assert!(bar.len() == 40 && rest.ends_with(" of 1m by TERM"), "{text}");
+        let used = seconds(rest.split(' ').next().unwrap());
+        assert!(bar.len() == 40 && rest.ends_with(" of 40s by TERM"), "{text}");
         assert!((bar.matches('#').count() as f64 - used).abs() < 1.5, "{used}: {text}");
-        assert_eq!(bar.match_indices('|').map(|(at, _)| at).collect::<Vec<_>>(), [32, 39], "{text}");
+        assert_eq!(bar.match_indices('|').map(|(at, _)| at).collect::<Vec<_>>(), [28, 38], "{text}");
         drop(idle);
         for done in 1..=3 {
             // Signals that are pending together come once.
