@@ -1,5 +1,10 @@
 //! The examples say what they mean: they parse, their periods agree, and every setting they name exists.
+#[path = "support/mod.rs"]
+mod support;
+
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,6 +37,117 @@ fn the_cpu_request_arrives_in_millicores() {
     let reference = name.replace(".name", ".valueFrom.resourceFieldRef");
     assert_eq!(value(&deployment, &format!("{reference}.resource")), "requests.cpu");
     assert_eq!(value(&deployment, &format!("{reference}.divisor")), "1m");
+}
+
+/// The files of the volume are those that lameduck reads, and say the same as the variable.
+#[test]
+fn the_podinfo_volume_is_read() {
+    let deployment = yaml(DEPLOYMENT);
+    let (pod, container) = ("spec.template.spec", "spec.template.spec.containers.0");
+    let volume = number(&deployment, &format!("{pod}.volumes"), "podinfo");
+    let mount = number(&deployment, &format!("{container}.volumeMounts"), "podinfo");
+    // Where it is looked for unless LAMEDUCK_PODINFO says otherwise.
+    assert_eq!(value(&deployment, &format!("{mount}.mountPath")), "/etc/podinfo");
+    let directory = std::env::temp_dir().join(format!("lameduck-test-{}-podinfo", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    for item in 0..2 {
+        let item = format!("{volume}.downwardAPI.items.{item}");
+        let reference = format!("{item}.resourceFieldRef");
+        assert_eq!(value(&deployment, &format!("{reference}.containerName")), value(&deployment, &format!("{container}.name")));
+        // As the kubelet writes it.
+        let resource = value(&deployment, &format!("{reference}.resource"));
+        let quantity = value(&deployment, &format!("{container}.resources.{resource}"));
+        let text = match resource {
+            "requests.cpu" => {
+                assert_eq!(value(&deployment, &format!("{reference}.divisor")), "1m");
+                quantity.trim_end_matches('m').to_owned()
+            }
+            _ => (quantity.trim_end_matches("Mi").parse::<u64>().expect("MiB") << 20).to_string(),
+        };
+        fs::write(directory.join(value(&deployment, &format!("{item}.path"))), text).unwrap();
+    }
+    let settings = [("LAMEDUCK_PODINFO".to_owned(), directory.to_str().unwrap().to_owned())];
+    let arguments = ["plan", "--worker-memory", "100Mi", "apache2-foreground"].map(str::to_owned);
+    let output = lameduck(&settings, &arguments);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let _ = fs::remove_dir_all(&directory);
+    for (what, means) in [("cpu ", "1500m"), ("memory ", "536870912")] {
+        let taken = said.lines().find(|line| line.starts_with(&format!("> {what}"))).expect(&said);
+        assert!(taken.contains("-podinfo/") && taken.contains(means), "{said}");
+    }
+}
+
+/// As the kubelet asks, with the settings of the example, an app on its port: each probe is answered by lameduck as it should be.
+#[test]
+fn the_probes_are_answered() {
+    let deployment = yaml(DEPLOYMENT);
+    let container = "spec.template.spec.containers.0";
+    let port = |name: &str| {
+        let ports = number(&deployment, &format!("{container}.ports"), name);
+        value(&deployment, &format!("{ports}.containerPort")).to_owned()
+    };
+    let (app, admin) = (port("http"), port("admin"));
+    let probes = ["startupProbe", "readinessProbe", "livenessProbe"].map(|probe| {
+        assert_eq!(value(&deployment, &format!("{container}.{probe}.httpGet.port")), "admin");
+        value(&deployment, &format!("{container}.{probe}.httpGet.path")).to_owned()
+    });
+    // Longer than the question may take.
+    let timeout = value(&deployment, &format!("{container}.readinessProbe.timeoutSeconds"));
+    assert!(seconds(timeout) > 3, "{timeout}");
+    let settings: Vec<(String, String)> =
+        variables(&deployment, &format!("{container}.env")).into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    support::in_own_network(move || {
+        let mut init = start(&settings, &app);
+        init.app_line("listens");
+        let ask = |path: &str| get(&format!("127.0.0.1:{admin}"), path);
+        assert_eq!(probes.each_ref().map(|path| ask(path)), [200, 200, 200]);
+        init.signal(15);
+        init.line("lame-duck");
+        assert_eq!(probes.each_ref().map(|path| ask(path)), [503, 503, 200]);
+    });
+}
+
+/// The compose file's healthcheck, run as Docker would: beside PID 1, with the container's environment.
+#[test]
+fn the_healthcheck_is_an_exit_code() {
+    let compose = yaml("examples/compose.yaml");
+    let check = below(&compose, "services.shop.healthcheck.test");
+    assert_eq!(check[..2], ["CMD", "/usr/local/bin/lameduck"]);
+    let settings: Vec<(String, String)> = compose
+        .iter()
+        .filter_map(|(path, value)| Some((path.strip_prefix("services.shop.environment.")?.to_owned(), value.clone())))
+        .collect();
+    support::in_own_network(move || {
+        let healthy = || lameduck(&settings, &check[2..]).status.code();
+        assert_eq!(healthy(), Some(1), "nothing runs yet");
+        let mut init = start(&settings, "8080");
+        init.app_line("listens");
+        assert_eq!(healthy(), Some(0));
+        init.signal(15);
+        init.line("lame-duck");
+        assert_eq!(healthy(), Some(1));
+    });
+}
+
+/// lameduck as PID 1 with the settings of an example, around a server on `port` that says `listens`.
+fn start(settings: &[(String, String)], port: &str) -> support::Pid1 {
+    const APP: &str = "
+import http.server, sys
+server = http.server.ThreadingHTTPServer(('', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler)
+print('listens', flush=True)
+server.serve_forever()";
+    support::Pid1::spawn(&[support::LAMEDUCK, "--", support::PYTHON, "-c", APP, port], |command| {
+        command.envs(settings.iter().cloned()).current_dir(source("examples"));
+    })
+}
+
+fn get(address: &str, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).expect(address);
+    stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.34\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
 }
 
 #[test]
@@ -215,6 +331,12 @@ walk([], yaml.safe_load(open(sys.argv[1])))
 
 fn value<'a>(rows: &'a [(String, String)], path: &str) -> &'a str {
     &rows.iter().find(|row| row.0 == path).unwrap_or_else(|| panic!("no {path} in {rows:#?}")).1
+}
+
+/// The path of the entry of a list that has this name.
+fn number(rows: &[(String, String)], list: &str, name: &str) -> String {
+    let row = rows.iter().find(|row| row.0.starts_with(&format!("{list}.")) && row.0.ends_with(".name") && row.1 == name);
+    row.unwrap_or_else(|| panic!("no {name} in {list}")).0.trim_end_matches(".name").to_owned()
 }
 
 /// The scalars of a list.
