@@ -164,12 +164,13 @@ impl<'a> App<'a> {
 
     /// Sends a stop signal, and wakes a stopped process so that it can act on it.
     pub fn tell(&mut self, target: Target, signal: Signal) -> io::Result<()> {
+        // Before it is sent: a server may die of it at once, and its shell be done with it.
+        if self.main.is_some_and(|main| main != target.pid) {
+            self.told_for_shell = Some((target.pid, proc::process(target.pid).map_or(0, |process| process.started)));
+        }
         let result = self.send(target, signal);
         if proc::process(target.pid).is_none_or(|process| process.is_stopped()) {
             let _ = self.send(target, Signal::CONT);
-        }
-        if self.main.is_some_and(|main| main != target.pid) {
-            self.told_for_shell = proc::process(target.pid).map(|process| (process.pid, process.started));
         }
         result
     }

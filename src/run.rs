@@ -156,7 +156,21 @@ impl Loop<'_> {
                 }
             }
             Woken::Look => self.look(),
-            Woken::Signals(signals) => signals.iter().for_each(|signal| self.signal(signal)),
+            Woken::Signals(signals) => {
+                signals.iter().for_each(|signal| self.signal(signal));
+                self.keep_time();
+            }
+        }
+    }
+
+    /// Signals come first, but an app that sends one after the other must not hold up what is due.
+    fn keep_time(&mut self) {
+        let now = self.clock.now();
+        if self.machine.deadline().is_some_and(|deadline| now >= deadline) {
+            self.feed(Event::Wake);
+        }
+        if self.look_at.is_some_and(|look_at| now >= look_at) {
+            self.look();
         }
     }
 
