@@ -83,8 +83,8 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     })?;
     match verb {
         Verb::Drain => wait_here(&plan, inherited, clock),
-        Verb::Health => health(&plan, args.live),
-        Verb::Status => status(&plan),
+        Verb::Health => health(&plan, args.live, inherited),
+        Verb::Status => status(&plan, inherited),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
         Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
@@ -102,7 +102,8 @@ fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8
 }
 
 /// `lameduck health`: the answer is the exit code, and the reason a line.
-fn health(plan: &Plan, live: bool) -> Result<u8, Fatal> {
+fn health(plan: &Plan, live: bool, inherited: &Inherited) -> Result<u8, Fatal> {
+    inherited.let_end();
     let path = if live { "/livez" } else { "/readyz" };
     let unhealthy = |message| Fatal { code: 1, message };
     match event_loop()?.block_on(client::ask(plan, path)) {
@@ -113,7 +114,8 @@ fn health(plan: &Plan, live: bool) -> Result<u8, Fatal> {
 }
 
 /// `lameduck status`: drawn by whoever knows, for a terminal in colour.
-fn status(plan: &Plan) -> Result<u8, Fatal> {
+fn status(plan: &Plan, inherited: &Inherited) -> Result<u8, Fatal> {
+    inherited.let_end();
     let path = if std::io::stdout().is_terminal() { "/status?drawn=colour" } else { "/status?drawn" };
     match event_loop()?.block_on(client::ask(plan, path)) {
         Ok((200, body)) => Ok(print(&body)),
