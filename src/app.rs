@@ -15,6 +15,8 @@ pub struct App<'a> {
     plan: &'a Plan,
     /// The main process, until it is reaped: later its number may be another's.
     main: Option<i32>,
+    /// The process group that it was born into.
+    group: i32,
     main_line: CommandLine,
     /// The server that was told in place of its shell: the shell gets a TERM if it outlives it.
     told_for_shell: Option<(i32, u64)>,
@@ -39,7 +41,7 @@ pub enum Meaning {
 
 impl<'a> App<'a> {
     pub fn new(plan: &'a Plan, main: i32) -> App<'a> {
-        App { plan, main: Some(main), main_line: CommandLine::open(main), told_for_shell: None }
+        App { plan, main: Some(main), group: main, main_line: CommandLine::open(main), told_for_shell: None }
     }
 
     /// Reaps whoever is dead; the main process's end is told once.
@@ -70,7 +72,8 @@ impl<'a> App<'a> {
             return Meaning::Interrupt;
         }
         match rewritten(&self.plan.rewrites, signal) {
-            Some(signal) if signal.is_forwarded() || signal == Signal::KILL => Meaning::Forward(signal),
+            // What somebody asked for is sent, be it STOP or KILL.
+            Some(sent) if sent != signal || signal.is_forwarded() => Meaning::Forward(sent),
             _ => Meaning::Nothing,
         }
     }
@@ -196,9 +199,9 @@ impl<'a> App<'a> {
 
     /// To all that the main process left behind.
     pub fn send_survivors(&self, signal: Signal) -> io::Result<()> {
-        let result = child::send_all(signal);
+        let result = child::send_all(signal, self.group);
         if signal != Signal::KILL {
-            let _ = child::send_all(Signal::CONT);
+            let _ = child::send_all(Signal::CONT, self.group);
         }
         result
     }

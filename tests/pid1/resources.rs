@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
-use crate::support::{LAMEDUCK, Pid1, eventually, listening};
-use crate::{PYTHON, SLACK, child_named, children, inherited, lameduck, report, run, scene, scratch};
+use crate::support::{LAMEDUCK, Pid1, eventually, listening, signal_to};
+use crate::{PYTHON, SLACK, child_named, children, inherited, lameduck, report, run, scene, scratch, status};
 
 /// What each open descriptor of a process is.
 fn descriptors(pid: i32) -> Vec<(i32, String)> {
@@ -159,6 +159,16 @@ fn closed_streams() {
                 assert_eq!(init.exit(), 9, "{closed}: {:?}", init.seen);
             },
         );
+    }
+}
+
+#[test]
+fn closed_streams_without_dev_null() {
+    for (closed, app) in
+        [("<&-", "[ -L /proc/self/fd/0 ] && exit 8; exit 9"), ("<&- >&- 2>&-", "[ -L /proc/self/fd/1 ] && exit 8; exit 9")]
+    {
+        let text = format!("mount -t tmpfs none /dev && exec \"$0\" \"$@\" {closed}");
+        run(&scene(&text, &["--", "sh", "-c", app]), |_| {}, move |init| assert_eq!(init.exit(), 9, "{closed}: {:?}", init.seen));
     }
 }
 
@@ -362,6 +372,32 @@ fn without_proc() {
             assert_eq!(init.exit(), 137, "{:#?}", init.seen);
         },
     );
+}
+
+/// Then our exit takes nobody with it, and /proc names nobody.
+#[test]
+fn without_proc_and_not_as_pid_1_the_app_is_not_left_behind() {
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let ends_alone =
+        "sh -c 'trap \"\" TERM; echo ready; while :; do sleep 0.05; done' & trap 'exit 4' TERM; while :; do sleep 0.05; done";
+    for (app, code) in [(deaf, "code=137"), (ends_alone, "code=4")] {
+        run(
+            &scene(
+                "mount -t tmpfs none /proc && \"$0\" \"$@\"; echo code=$?; exec sleep 1000",
+                &["--grace-period", "3s", "--delay", "0", "--stop-timeout", "500ms", "--", "sh", "-c", app],
+            ),
+            |_| {},
+            move |init| {
+                init.app_line("ready");
+                let name = LAMEDUCK.rsplit('/').next().unwrap();
+                signal_to(child_named(init.pid, &name[..name.len().min(15)]), 15);
+                init.app_line(code);
+                // Nobody reaps here any more.
+                let lives = |pid: &i32| !status(*pid, "State").starts_with('Z');
+                eventually("all are dead", || (!children(init.pid).iter().any(lives)).then_some(()));
+            },
+        );
+    }
 }
 
 /// Runs the rest of its arguments where socket(AF_NETLINK) is refused, as some seccomp profiles do.
