@@ -102,6 +102,8 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
     if let Some(admin) = &mut this.outside.admin {
         admin.readiness().started();
     }
+    // Who died while others were waited for was announced then.
+    this.reap();
     loop {
         if let Some(code) = this.code {
             return code;
