@@ -161,6 +161,7 @@ fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -
     };
     let outside = run::Outside { admin, own, probe: &probe };
     let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
+    sys::child::take_terminal_back(pid);
     // What is left to tidy is the kernel's: whoever waits for us need not.
     sys::exit(code)
 }

@@ -127,6 +127,7 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
                 Some(failed) => {
                     // SAFETY: waits for the child that has just said that it exits.
                     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+                    take_terminal_back(pid);
                     Err(failed.error())
                 }
             }
@@ -345,6 +346,18 @@ fn terminal() -> Option<RawFd> {
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
         tcgetpgrp(fd).is_ok_and(|foreground| foreground == nix::unistd::getpgrp())
     })
+}
+
+/// The terminal that the app's group had is our group's again: whoever started us reads from it next.
+pub fn take_terminal_back(group: i32) {
+    for fd in 0..=2 {
+        // SAFETY: plain system calls; TTOU is blocked: from the background this neither stops us nor fails.
+        unsafe {
+            if libc::tcgetpgrp(fd) == group {
+                libc::tcsetpgrp(fd, libc::getpgrp());
+            }
+        }
+    }
 }
 
 fn failure(read: &OwnedFd) -> Option<Failed> {
