@@ -30,7 +30,17 @@ impl Process {
     }
 }
 
+/// Whether the pids of /proc are those that we know: it may be mounted for another pid namespace (`unshare --pid` alone), and then its
+/// numbers are strangers'.
+fn is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+}
+
+/// None where there is no /proc of ours.
 pub fn processes() -> Vec<Process> {
+    if !is_ours() {
+        return Vec::new();
+    }
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
@@ -111,6 +121,9 @@ pub struct CommandLine(Option<File>);
 
 impl CommandLine {
     pub fn open(pid: i32) -> CommandLine {
+        if !is_ours() {
+            return CommandLine(None);
+        }
         CommandLine(File::open(format!("/proc/{pid}/cmdline")).ok())
     }
 

@@ -400,6 +400,25 @@ fn without_proc_and_not_as_pid_1_the_app_is_not_left_behind() {
     }
 }
 
+/// `unshare --pid` alone: what /proc calls 3 is not who we would signal as 3.
+#[test]
+fn with_the_proc_of_another_pid_namespace_nobody_else_is_hit() {
+    let inner = "\"$0\" \"$@\" & duck=$!; sleep 1000 & bystander=$!; wait $duck; echo code=$?; kill -0 $bystander && echo lives; exec sleep 1000";
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    run(
+        &[&["unshare", "--pid", "--fork"], &scene(inner, &["--grace-period", "2s", "--delay", "0", "--", "sh", "-c", deaf])[..]]
+            .concat(),
+        |_| {},
+        |init| {
+            init.app_line("ready");
+            let name = LAMEDUCK.rsplit('/').next().unwrap();
+            signal_to(child_named(child_named(init.pid, "sh"), &name[..name.len().min(15)]), 15);
+            init.app_line("code=137");
+            init.app_line("lives");
+        },
+    );
+}
+
 /// Runs the rest of its arguments where socket(AF_NETLINK) is refused, as some seccomp profiles do.
 const WITHOUT_NETLINK: &str = r#"
 import ctypes, os, platform, struct, sys
