@@ -172,10 +172,15 @@ impl<'a> App<'a> {
             self.told_for_shell = Some((target.pid, proc::process(target.pid).map_or(0, |process| process.started)));
         }
         let result = self.send(target, signal);
+        self.wake(target);
+        result
+    }
+
+    /// Who is stopped acts on no signal but this.
+    fn wake(&self, target: Target) {
         if proc::process(target.pid).is_none_or(|process| process.is_stopped()) {
             let _ = self.send(target, Signal::CONT);
         }
-        result
     }
 
     fn send(&self, target: Target, signal: Signal) -> io::Result<()> {
@@ -194,7 +199,9 @@ impl<'a> App<'a> {
             return false;
         }
         self.told_for_shell = None;
-        child::send(main, Signal::TERM).is_ok()
+        let told = child::send(main, Signal::TERM).is_ok();
+        self.wake(Target { pid: main, server: None });
+        told
     }
 
     /// To all that the main process left behind.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{LAMEDUCK, Pid1, eventually};
-use crate::{CALLER, PYTHON, SLACK, child_named, children, lameduck, report, run, scene};
+use crate::support::{LAMEDUCK, Pid1, eventually, signal_to};
+use crate::{CALLER, PYTHON, SLACK, child_named, children, lameduck, report, run, scene, status};
 
 /// Runs lameduck as PID 1 of a namespace of its own for each number, and prints a line for each wrong code.
 fn all_codes(numbers: &str, app: &str, expected: &str) {
@@ -142,6 +142,25 @@ fn a_shell_whose_server_is_gone_at_once_gets_its_term() {
             assert!(asked.elapsed() < Duration::from_secs(5) + SLACK, "{:?} {:#?}", asked.elapsed(), init.seen);
         },
     );
+}
+
+#[test]
+fn a_shell_that_is_stopped_is_continued_to_get_its_term() {
+    let shell = "bash -c 'exec -a redis-server sleep 1000' & echo ready; wait; sleep 30";
+    lameduck(&["--", "sh", "-c", shell], |init| {
+        init.app_line("ready");
+        let shell = child_named(init.pid, "sh");
+        eventually("the server has its name", || {
+            let line = fs::read_to_string(format!("/proc/{}/cmdline", children(shell).first()?));
+            line.ok()?.starts_with("redis-server").then_some(())
+        });
+        signal_to(shell, 19);
+        eventually("it is stopped", || status(shell, "State").starts_with('T').then_some(()));
+        let asked = Instant::now();
+        init.signal(15);
+        init.exit();
+        assert!(asked.elapsed() < Duration::from_secs(5) + SLACK, "{:?} {:#?}", asked.elapsed(), init.seen);
+    });
 }
 
 /// A process that the app leaves behind, by name of what it does at TERM.
