@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -32,7 +32,8 @@ impl Stderr {
     pub fn open() -> Stderr {
         // SAFETY: borrows descriptor 2 for fstat; ManuallyDrop keeps it open.
         let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(STDERR) });
-        let Ok(kind) = file.metadata().map(|metadata| metadata.file_type()) else { return Stderr::Plain };
+        let Ok(ours) = file.metadata() else { return Stderr::Plain };
+        let kind = ours.file_type();
         if kind.is_fifo() {
             return match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
                 Ok((read, write)) => Stderr::Pipe { read, write },
@@ -44,8 +45,15 @@ impl Stderr {
         }
         // SAFETY: isatty only looks.
         if kind.is_char_device() && unsafe { libc::isatty(STDERR) } == 1 {
-            let anew = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/2");
-            return anew.map_or(Stderr::Plain, Stderr::Own);
+            let anew = |path: &str| {
+                let options = libc::O_NONBLOCK | libc::O_NOCTTY;
+                let file = OpenOptions::new().write(true).custom_flags(options).open(path).ok()?;
+                let is_it = file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (ours.dev(), ours.ino()));
+                is_it.then_some(file)
+            };
+            // Without /proc by its number.
+            let file = anew("/proc/self/fd/2").or_else(|| anew(&format!("/dev/pts/{}", libc::minor(ours.rdev()))));
+            return file.map_or(Stderr::Plain, Stderr::Own);
         }
         Stderr::Plain
     }

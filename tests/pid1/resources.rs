@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::support::{LAMEDUCK, Pid1, eventually, listening, signal_to};
 use crate::{PYTHON, SLACK, child_named, children, inherited, lameduck, report, run, scene, scratch, status};
@@ -269,9 +269,8 @@ fn a_stderr_that_nobody_will_read_is_no_matter() {
     }
 }
 
-#[test]
-fn a_terminal_that_hung_up_is_no_matter() {
-    // Every write is EIO.
+/// Both ends of a new terminal.
+fn terminal() -> (PtyMaster, fs::File) {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -281,6 +280,36 @@ fn a_terminal_that_hung_up_is_no_matter() {
         .custom_flags(OFlag::O_NOCTTY.bits())
         .open(ptsname_r(&master).unwrap())
         .unwrap();
+    (master, slave)
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_never_blocks_us() {
+    // More lines than a terminal holds, by signals that are dropped and said to be.
+    let app = "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(9))\n\
+               for _ in range(3000): os.kill(1, 40)\n\
+               print('ready', flush=True)\n\
+               while True: time.sleep(1)";
+    let options = ["--log-level", "debug", "--rewrite", "40:0", "--", PYTHON, "-c", app];
+    for text in ["exec \"$0\" \"$@\" 2>&0", "mount -t tmpfs none /proc && exec \"$0\" --delay 0 \"$@\" 2>&0"] {
+        let (master, slave) = terminal();
+        run(
+            &scene(text, &options),
+            move |command| _ = command.stdin(slave),
+            move |init| {
+                init.app_line("ready");
+                init.signal(15);
+                assert_eq!(init.exit(), 9, "{text}");
+                drop(master);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_terminal_that_hung_up_is_no_matter() {
+    // Every write is EIO.
+    let (master, slave) = terminal();
     run(
         &scene("exec \"$0\" \"$@\" 2>&0", &["--delay", "300ms", "--", "sh", "-c", OBEDIENT]),
         move |command| _ = command.stdin(slave),
