@@ -419,18 +419,18 @@ pub fn send(pid: i32, signal: Signal) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal.number()) }.into()).map(drop)
 }
 
-/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc does not show
-/// them, those of the app's `group`.
+/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc shows nobody,
+/// those of the app's `group`.
 pub fn send_all(signal: Signal, group: i32) -> io::Result<()> {
     if std::process::id() == 1 {
         return send(-1, signal);
     }
-    let descendants = proc::descendants(&proc::processes(), std::process::id() as i32);
-    if descendants.is_empty() {
+    let processes = proc::processes();
+    if processes.is_empty() {
         return send(-group, signal);
     }
     let mut result = Ok(());
-    for process in descendants {
+    for process in proc::descendants(&processes, std::process::id() as i32) {
         result = send(process.pid, signal).or(result);
     }
     result
