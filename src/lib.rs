@@ -7,6 +7,9 @@ mod cli;
 mod client;
 pub mod core;
 mod drain;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod log;
 mod plan;

@@ -39,7 +39,7 @@ fn read_under(mount: &str, table: &str) -> Cgroup {
 }
 
 /// The group's own directory, and those above it up to the mount.
-fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+pub fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let lines = table.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))
