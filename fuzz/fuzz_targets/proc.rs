@@ -41,7 +41,9 @@ fn tcp(fields: [u8; 16]) {
 
 fn directories(table: &str) {
     for wanted in ["", "cpu", "memory"] {
-        let is_wanted = |controllers: &str| if wanted.is_empty() { controllers.is_empty() } else { controllers.split(',').any(|one| one == wanted) };
+        let is_wanted = |controllers: &str| {
+            if wanted.is_empty() { controllers.is_empty() } else { controllers.split(',').any(|one| one == wanted) }
+        };
         let directories = upwards("/mount", table, is_wanted);
         assert_eq!(directories.last().map(String::as_str), Some("/mount"), "{table:?}");
         // Never outside, and each in the one before it.
@@ -61,7 +63,11 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = proc::parse_netlink_drops(&text, 7);
     let _ = (cpu::parse_cpu_max(&text), cgroup::memory_limit(&text));
     if let Ok(number) = text.trim().parse() {
-        let _ = (cpu::shares_to_request(number), cpu::weight_to_request(number, None), cpu::weight_to_request(number, Some(cpu::Millicores(4000))));
+        let _ = (
+            cpu::shares_to_request(number),
+            cpu::weight_to_request(number, None),
+            cpu::weight_to_request(number, Some(cpu::Millicores(4000))),
+        );
     }
     assert!(proc::is_within(&text, &text));
     directories(&text);
