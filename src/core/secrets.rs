@@ -5,6 +5,8 @@ use std::borrow::Cow;
 const MASK: &str = "***";
 /// A shorter value is masked only where it stands alone: it is part of too many words.
 const SHORT: usize = 6;
+/// What ends a word of a shell.
+const BLANKS: [char; 4] = [' ', '\t', '\n', ';'];
 
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
@@ -18,16 +20,25 @@ impl Secrets {
         let mut secrets = Secrets::default();
         variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
         let mut is_next = false;
-        for part in words.flat_map(|word| word.split([' ', '\t', '\n', ';'])) {
-            let part = part.trim_matches(['"', '\'']);
-            let option = part.starts_with('-');
-            if std::mem::take(&mut is_next) && !option {
-                secrets.learn(part);
-            }
-            match part.split_once('=') {
-                Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
-                None if option && is_secret(part) => is_next = true,
+        for word in words {
+            // As the app gets it, blanks included...
+            match word.split_once('=') {
+                Some((name, value)) if is_secret(name) && !name.contains(BLANKS) => secrets.learn(value),
+                _ if is_next && !word.starts_with('-') => secrets.learn(word),
                 _ => {}
+            }
+            // ...and as a shell would read it.
+            for part in word.split(BLANKS) {
+                let part = part.trim_matches(['"', '\'']);
+                let option = part.starts_with('-');
+                if std::mem::take(&mut is_next) && !option {
+                    secrets.learn(part);
+                }
+                match part.split_once('=') {
+                    Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
+                    None if option && is_secret(part) => is_next = true,
+                    _ => {}
+                }
             }
         }
         secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
@@ -162,6 +173,14 @@ mod tests {
             masked(&[], &words, &line),
             "env TOKEN=*** app --password *** --api-key=*** --verbose sh -c 'X_SECRET=*** run'"
         );
+    }
+
+    /// A word is what the app gets, blanks and all; only a shell makes several of it.
+    #[test]
+    fn a_secret_of_several_words() {
+        let words = ["app", "--password=correct horse battery", "--token", "one two;three", "--verbose"];
+        assert_eq!(masked(&[], &words, &words.join(" ")), "app --password=*** --token *** --verbose");
+        assert_eq!(masked(&[], &["x", "--key=a\nbcdefg"], "cannot expand \"--key=a\\nbcdefg\""), "cannot expand \"--key=***\"");
     }
 
     #[test]
