@@ -59,9 +59,9 @@ pub struct Planned {
 
 /// From the words of the command line to the plan. The error is masked, as it is printed.
 pub fn plan(words: &[OsString], variables: Vec<(String, OsString)>, machine: Machine) -> Result<Planned, String> {
-    let (verb, args) = cli::parse(words)?;
     let env = Env::new(variables);
-    let secrets = super::secrets(&env, &args);
+    let secrets = crate::secrets(&env, words);
+    let (verb, args) = cli::parse(words).map_err(|why| secrets.mask(&why).into_owned())?;
     let figure = |text: String| Figure { path: "/etc/podinfo/file".to_owned(), text };
     let facts = Facts {
         podinfo_cpu: machine.podinfo_cpu.map(figure),

@@ -112,3 +112,15 @@ fn plan_says_what_would_happen_and_why() {
     }
     assert!(said.contains("> cpu              LAMEDUCK_CPU_REQUEST_MILLIS "), "{said}");
 }
+
+/// Where an option cannot even be read, too.
+#[test]
+fn no_refusal_shows_a_secret() {
+    let variables = [("DB_PASSWORD", "hunter2-hunter2")];
+    for arguments in [&["--group=hunter2-hunter2", "x"][..], &["--hunter2-hunter2", "x"], &["--delay", "hunter2-hunter2", "x"]] {
+        let output = lameduck(arguments, &variables);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains("***") && !error.contains("hunter2"), "{error}");
+    }
+}

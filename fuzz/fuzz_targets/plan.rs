@@ -22,6 +22,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Cgroup { cpu_max, cpu_weight, cpu_shares, memory_max } = &mut machine.cgroup;
     for line in bytes.split(|byte| *byte == b'\n').take(64) {
         let text = String::from_utf8_lossy(line);
+        if text.contains("xyzzy") {
+            // It stands where nobody could know it.
+            return;
+        }
         match text.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
             Some(("cpu_request", text)) => machine.podinfo_cpu = Some(text.to_owned()),
             Some(("memory_limit", text)) => machine.podinfo_memory = Some(text.to_owned()),
