@@ -38,6 +38,12 @@ fuzz_target!(|bytes: &[u8]| {
             Some(("cpu.weight", text)) => *cpu_weight = Some(figure(text)),
             Some(("cpu.shares", text)) => *cpu_shares = Some(figure(text)),
             Some(("memory.max", text)) => memory_max.push(figure(text)),
+            // A second each character, so that many sums are tried.
+            Some(("budget", text)) => {
+                for (option, seconds) in ["--grace-period", "--delay", "--stop-timeout"].into_iter().zip(text.bytes()) {
+                    words.extend([option.into(), format!("{}s", seconds.saturating_sub(b' ')).into()]);
+                }
+            }
             _ => match text
                 .split_once('=')
                 .filter(|(name, _)| words.is_empty() && name.starts_with(|c: char| c.is_ascii_uppercase()))

@@ -24,8 +24,10 @@ fn parts(text: &str) -> Option<(&str, &str, &str)> {
         short.then_some(())
     };
     let named = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].contains(&suffix);
-    let is_number = !(digits.is_empty() && fraction.is_empty()) && !fraction.contains('.');
-    (is_number && (named || exponent(suffix).is_some())).then_some((digits, fraction, suffix))
+    if digits.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    (named || exponent(suffix).is_some()).then_some((digits, fraction, suffix))
 }
 
 fuzz_target!(|text: &str| {
