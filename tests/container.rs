@@ -3,6 +3,10 @@
 //! first run fetches packages.
 #[path = "container/hook.rs"]
 mod hook;
+#[path = "container/size.rs"]
+mod size;
+#[path = "support/sized.rs"]
+mod sized;
 mod support;
 
 use std::collections::hash_map::DefaultHasher;

@@ -1,6 +1,8 @@
 //! Before the start, against the real binary: templates, waiting, identity and limits, `lameduck exec`, and how many workers of real
 //! servers run. What is refused starts nothing and leaves nothing behind.
 
+#[path = "../support/sized.rs"]
+mod sized;
 #[path = "../support/mod.rs"]
 mod support;
 
