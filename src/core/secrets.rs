@@ -5,8 +5,6 @@ use std::borrow::Cow;
 const MASK: &str = "***";
 /// A shorter value is masked only where it stands alone: it is part of too many words.
 const SHORT: usize = 6;
-/// What ends a word of a shell.
-const BLANKS: [char; 4] = [' ', '\t', '\n', ';'];
 
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
@@ -19,31 +17,41 @@ impl Secrets {
     pub fn new<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>, words: impl Iterator<Item = &'a str>) -> Secrets {
         let mut secrets = Secrets::default();
         variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
+        // As the app gets them, blanks and all, and then as a shell would read them.
+        let words: Vec<&str> = words.collect();
+        secrets.learn_words(&words);
+        let words = words.into_iter();
         let mut is_next = false;
-        for word in words {
-            // As the app gets it, blanks included...
-            match word.split_once('=') {
-                Some((name, value)) if is_secret(name) && !name.contains(BLANKS) => secrets.learn(value),
-                _ if is_next && !word.starts_with('-') => secrets.learn(word),
-                _ => {}
+        for part in words.flat_map(|word| word.split([' ', '\t', '\n', ';'])) {
+            let part = part.trim_matches(['"', '\'']);
+            let option = part.starts_with('-');
+            if std::mem::take(&mut is_next) && !option {
+                secrets.learn(part);
             }
-            // ...and as a shell would read it.
-            for part in word.split(BLANKS) {
-                let part = part.trim_matches(['"', '\'']);
-                let option = part.starts_with('-');
-                if std::mem::take(&mut is_next) && !option {
-                    secrets.learn(part);
-                }
-                match part.split_once('=') {
-                    Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
-                    None if option && is_secret(part) => is_next = true,
-                    _ => {}
-                }
+            match part.split_once('=') {
+                Some((name, value)) if is_secret(name) => secrets.learn(value.trim_matches(['"', '\''])),
+                None if option && is_secret(part) => is_next = true,
+                _ => {}
             }
         }
         secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
         secrets.values.dedup();
         secrets
+    }
+
+    fn learn_words(&mut self, words: &[&str]) {
+        let mut is_next = false;
+        for word in words {
+            let option = word.starts_with('-');
+            if std::mem::take(&mut is_next) && !option {
+                self.learn(word);
+            }
+            match word.split_once('=') {
+                Some((name, value)) if is_secret(name) && !name.contains(char::is_whitespace) => self.learn(value),
+                None if option && is_secret(word) => is_next = true,
+                _ => {}
+            }
+        }
     }
 
     fn learn(&mut self, value: &str) {
