@@ -124,7 +124,6 @@ fn play(u: &mut Unstructured) -> Result<()> {
                     let held = verdict.is_none_or(|verdict| matches!(verdict.class(), Class::Busy | Class::Queued));
                     assert!(held, "{cookie} is {verdict:?}");
                 }
-                tracker.cut_on(&sample);
             }
             8 => {
                 let row = row(u)?;

@@ -40,6 +40,8 @@ impl Secrets {
     }
 
     fn learn_words(&mut self, words: &[&str]) {
+        // `sh -c`'s, where blanks and quotes are the shell's.
+        let is_script = |name: &str, value: &str| name.contains(char::is_whitespace) || value.starts_with(['"', '\'']);
         let mut is_next = false;
         for word in words {
             let option = word.starts_with('-');
@@ -47,7 +49,7 @@ impl Secrets {
                 self.learn(word);
             }
             match word.split_once('=') {
-                Some((name, value)) if is_secret(name) && !name.contains(char::is_whitespace) => self.learn(value),
+                Some((name, value)) if is_secret(name) && !is_script(name, value) => self.learn(value),
                 None if option && is_secret(word) => is_next = true,
                 _ => {}
             }
