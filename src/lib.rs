@@ -7,6 +7,9 @@ mod cli;
 mod client;
 pub mod core;
 mod drain;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod log;
 mod plan;
@@ -24,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use admin::Admin;
-use cli::{Args, Verb};
+use cli::Verb;
 use core::cgroup::{Cgroup, Figure};
 use core::secrets::Secrets;
 use plan::{Env, Facts, Plan, Refused};
@@ -68,6 +71,9 @@ pub fn main() -> ExitCode {
 fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let usage = |message| Fatal { code: exit::USAGE, message };
+    let env = environment(inherited);
+    // Before anything is said.
+    log::keep(secrets(&env, &words));
     let (verb, args) = cli::parse(&words).map_err(usage)?;
     if args.help {
         return Ok(print(&cli::help()));
@@ -75,8 +81,6 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     if args.version {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
-    let env = environment(inherited);
-    log::keep(secrets(&env, &args));
     let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
         Refused::Usage(message) => usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
@@ -271,10 +275,10 @@ fn environment(inherited: &Inherited) -> Env {
     }))
 }
 
-/// What must not be seen of the environment and of the command.
-fn secrets(env: &Env, args: &Args) -> Secrets {
+/// What must not be seen of the environment and of the command line.
+fn secrets(env: &Env, words: &[OsString]) -> Secrets {
     let variables: Vec<_> = env.variables().map(|(name, value)| (name, value.to_string_lossy())).collect();
-    let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     Secrets::new(variables.iter().map(|(name, value)| (*name, value.as_ref())), words.iter().map(AsRef::as_ref))
 }
 

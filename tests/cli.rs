@@ -128,3 +128,15 @@ fn health_and_status_end_of_a_signal_as_any_command() {
         assert_eq!(asks.wait().unwrap().signal(), Some(15), "{verb}");
     }
 }
+
+/// Where an option cannot even be read, too.
+#[test]
+fn no_refusal_shows_a_secret() {
+    let variables = [("DB_PASSWORD", "hunter2-hunter2")];
+    for arguments in [&["--group=hunter2-hunter2", "x"][..], &["--hunter2-hunter2", "x"], &["--delay", "hunter2-hunter2", "x"]] {
+        let output = lameduck(arguments, &variables);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains("***") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -160,6 +160,16 @@ fn only_sys_touches_the_kernel() {
     }
 }
 
+/// A target that Cargo.toml lacks is never run.
+#[test]
+fn every_fuzz_target_is_run() {
+    let manifest = read("fuzz/Cargo.toml");
+    for path in sources("fuzz/fuzz_targets") {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}\"")), "fuzz/Cargo.toml lacks {name}");
+    }
+}
+
 /// The house in docs/design.md has the rooms that stand.
 #[test]
 fn the_picture_of_the_house_is_true() {
