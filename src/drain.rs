@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use tracing::warn;
 
 use crate::app::{App, Target};
+use crate::core::servers;
 use crate::core::shutdown::{Action, Because, Event, Machine};
 use crate::core::signals::Signal;
 use crate::core::time::Show;
@@ -27,7 +28,7 @@ enum Woken {
 
 /// Waits until the traffic of this container has drained or time is up, and returns the exit code.
 pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
-    if is_lameduck(INIT) {
+    if command_line(INIT, is_lameduck) {
         warn!(
             event = "warning",
             message = "PID 1 is lameduck, which waits by itself when the stop signal comes: this only adds to the time"
@@ -47,7 +48,7 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
         code: None,
     };
     hook.feed(Event::Stop);
-    let sample = hook.traffic.look(clock.now(), || clock.now());
+    let sample = hook.traffic.look(clock.now());
     hook.traffic.announce(sample.as_ref());
     hook.feed(Event::Traffic(sample));
     while hook.code.is_none() {
@@ -81,13 +82,12 @@ struct Hook<'a> {
 
 impl Hook<'_> {
     fn look(&mut self) {
-        let clock = self.clock;
         if self.told.is_some_and(|target| proc::process(target.pid).is_none_or(|process| process.is_dead())) {
             // When PID 1 ends, so do we; another main process may be outlived.
             self.code = Some(self.verdict());
             return;
         }
-        let sample = self.traffic.look(clock.now(), || clock.now());
+        let sample = self.traffic.look(self.clock.now());
         self.traffic.say_warnings();
         self.feed(Event::Traffic(sample));
     }
@@ -148,6 +148,8 @@ impl Hook<'_> {
         let Some(signal) = signals.first().copied() else { return false };
         match proc::caught(target.pid) {
             Some(caught) if caught.contains(signal) => {}
+            // It waits for signals instead, which /proc does not show, and passes them on.
+            Some(_) if command_line(target.pid, servers::is_init) => {}
             Some(_) => return leave(format!("process {} does not handle {signal}", target.pid)),
             None => return leave("/proc does not say which signals it handles".to_owned()),
         }
@@ -205,9 +207,11 @@ impl Hook<'_> {
     }
 }
 
-fn is_lameduck(pid: i32) -> bool {
+fn command_line(pid: i32, is: impl Fn(&str) -> bool) -> bool {
     let mut buffer = [0; 4096];
-    let line = CommandLine::open(pid);
-    let line = line.read(&mut buffer);
-    line.is_some_and(|line| line.split('\0').next().is_some_and(|program| program.rsplit('/').next() == Some("lameduck")))
+    CommandLine::open(pid).read(&mut buffer).is_some_and(|line| is(&line))
+}
+
+fn is_lameduck(line: &str) -> bool {
+    line.split('\0').next().is_some_and(|program| program.rsplit('/').next() == Some("lameduck"))
 }

@@ -34,7 +34,9 @@ pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Str
 
 /// Any address of the name will do; it is looked up anew each time, since it may have moved.
 pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result<TcpStream, String> {
-    let addresses = match url::addresses(host, port) {
+    let literal = url::addresses(host, port);
+    let is_name = literal.as_ref().is_none_or(|addresses| addresses.len() > 1);
+    let addresses = match literal {
         Some(addresses) => addresses,
         None => look_up(host, port).await.map_err(|error| error.to_string())?,
     };
@@ -42,7 +44,8 @@ pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result
     for address in addresses {
         match connect_to(address, own).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => why = format!("{address}: {error}"),
+            Err(error) if is_name => why = format!("{address}: {error}"),
+            Err(error) => why = error.to_string(),
         }
     }
     Err(why)

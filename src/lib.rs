@@ -19,7 +19,7 @@ mod wait_for;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -77,12 +77,12 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     }
     let env = environment(inherited);
     log::keep(secrets(&env, &args));
-    let plan = plan::plan(verb, &args, &env, &facts(verb, &args, &env)).map_err(|refused| match refused {
+    let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
         Refused::Usage(message) => usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
     match verb {
-        Verb::Drain => wait_here(&plan, clock),
+        Verb::Drain => wait_here(&plan, inherited, clock),
         Verb::Health => health(&plan, args.live),
         Verb::Status => status(&plan),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
@@ -95,7 +95,8 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
 }
 
 /// `lameduck drain`: no child, no signals of ours.
-fn wait_here(plan: &Plan, clock: run::Clock) -> Result<u8, Fatal> {
+fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+    inherited.let_end();
     log::install(plan.log_level, plan.log_format);
     Ok(event_loop()?.block_on(drain::drain(plan, clock)))
 }
@@ -287,23 +288,27 @@ fn child_environment(plan: &Plan, inherited: &Inherited, setup: &Setup) -> Vec<C
     kept.cloned().chain(added().filter_map(|(name, value)| sys::child::variable(name, value))).collect()
 }
 
-/// What the plan needs to know of the machine. `lameduck plan` shows all; who starts something looks no further than he must.
-fn facts(verb: Verb, args: &Args, env: &Env) -> Facts {
-    let asked = |typed: &Option<String>, name: &str| typed.is_some() || env.get(name).is_some();
-    let cpu = verb == Verb::Plan || !asked(&args.cpu_request, "LAMEDUCK_CPU_REQUEST");
+/// What the plan needs to know of the machine.
+fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
+    // Who starts nothing needs no size; `plan` shows it.
+    let sized = matches!(verb, Verb::Run | Verb::Exec | Verb::Plan);
     let directory = env.get("LAMEDUCK_PODINFO").unwrap_or(OsStr::new("/etc/podinfo")).to_string_lossy().into_owned();
-    let podinfo = |file: &str| {
-        let path = format!("{directory}/{file}");
-        fs::read_to_string(&path).ok().map(|text| Figure { path, text })
+    let podinfo = |file: &str, what: &str| match fs::read(format!("{directory}/{file}")) {
+        Ok(text) => Ok(Some(Figure { path: format!("{directory}/{file}"), text: String::from_utf8_lossy(&text).into_owned() })),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fatal {
+            code: exit::BAD_FILE,
+            message: format!("cannot read {what} from {directory}/{file}: {error}; may it be read?"),
+        }),
     };
-    Facts {
+    Ok(Facts {
         terminal: sys::is_terminal(),
         termination_log: fs::exists("/dev/termination-log").unwrap_or(false),
         cannot_signal_others: sys::child::cannot_signal_others(),
-        podinfo_cpu: if cpu { podinfo("cpu_request") } else { None },
-        podinfo_memory: podinfo("memory_limit"),
-        cgroup: if verb == Verb::Drain { Cgroup::default() } else { sys::cgroup::read() },
+        podinfo_cpu: if sized { podinfo("cpu_request", "CPU request")? } else { None },
+        podinfo_memory: if sized { podinfo("memory_limit", "memory limit")? } else { None },
+        cgroup: if sized { sys::cgroup::read() } else { Cgroup::default() },
         cpus: sys::cpus(),
         memory: sys::memory(),
-    }
+    })
 }

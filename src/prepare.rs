@@ -28,9 +28,12 @@ pub fn render(plan: &Plan, env: &Env) -> Result<(), Fatal> {
             written.push((to, rendered, metadata));
         }
     }
-    let mut ready = Vec::new();
+    let mut ready: Vec<Draft> = Vec::new();
     for (to, rendered, metadata) in &written {
         let target = target(to, metadata).map_err(|error| unusable("write", to, &error))?;
+        if ready.iter().any(|draft| draft.to == target) {
+            return Err(unusable("write", to, &io::Error::other("two templates would be written there")));
+        }
         ready.push(Draft::write(target, rendered, metadata).map_err(|error| unusable("write", to, &error))?);
     }
     for draft in ready {
@@ -80,16 +83,30 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
     Ok((fs::read(path)?, metadata))
 }
 
-/// Where the file really is: a link is followed, not replaced.
+/// Where the file really is: a link is followed, not replaced, even if it leads to nothing yet.
 fn target(to: &Path, source: &fs::Metadata) -> io::Result<PathBuf> {
-    let Ok(metadata) = fs::metadata(to) else { return Ok(to.to_owned()) };
-    if !metadata.is_file() {
-        return Err(io::Error::other("there is something that is not a plain file"));
+    match fs::metadata(to) {
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("there is something that is not a plain file")),
+        Ok(metadata) if (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) => {
+            Err(io::Error::other("that is the template itself"))
+        }
+        Ok(_) => fs::canonicalize(to),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut place = to.to_owned();
+            // As long as the kernel follows.
+            for _ in 0..40 {
+                let directory =
+                    fs::canonicalize(place.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+                place = directory.join(place.file_name().ok_or(io::ErrorKind::IsADirectory)?);
+                match fs::read_link(&place) {
+                    Ok(next) => place = directory.join(next),
+                    Err(_) => return Ok(place),
+                }
+            }
+            Err(error)
+        }
+        Err(error) => Err(error),
     }
-    if (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) {
-        return Err(io::Error::other("that is the template itself"));
-    }
-    fs::canonicalize(to)
 }
 
 /// A file beside its place, gone if it never takes it.
@@ -104,6 +121,8 @@ impl Draft {
         name.push(to.file_name().ok_or(io::ErrorKind::IsADirectory)?);
         name.push(format!(".lameduck-{}", std::process::id()));
         let path = to.with_file_name(name);
+        // A start that was killed, with the same pid, left it.
+        let _ = fs::remove_file(&path);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
         let draft = Draft { path, to };
         file.write_all(text)?;

@@ -342,8 +342,7 @@ impl Loop<'_> {
         }
         let own = std::mem::take(&mut self.outside.own);
         let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants), own);
-        let clock = self.clock;
-        let sample = traffic.look(clock.now(), || clock.now());
+        let sample = traffic.look(self.clock.now());
         traffic.announce(sample.as_ref());
         self.look_at = Some(self.clock.now() + traffic.interval());
         self.watched = sample.as_ref().is_some_and(|sample| sample.watched);
@@ -360,16 +359,14 @@ impl Loop<'_> {
                 if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
                     self.feed(Event::Told { signal: Signal::TERM, more: false });
                 }
-                let clock = self.clock;
                 let Some(traffic) = &mut self.traffic else { return };
-                let sample = traffic.look(now, || clock.now());
+                let sample = traffic.look(now);
                 self.look_at = Some(self.clock.now() + traffic.interval());
                 self.say_warnings();
                 self.feed(Event::Traffic(sample));
             }
             Phase::Flushing => {
-                let clock = self.clock;
-                let sample = self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now()));
+                let sample = self.traffic.as_mut().and_then(|traffic| traffic.look(now));
                 if is_flushed(sample) {
                     self.feed(Event::Flushed);
                 } else {
@@ -394,8 +391,7 @@ impl Loop<'_> {
         if self.traffic.is_none() {
             self.traffic = Some(Traffic::last_answers());
         }
-        let clock = self.clock;
-        if is_flushed(self.traffic.as_mut().and_then(|traffic| traffic.look(now, || clock.now()))) {
+        if is_flushed(self.traffic.as_mut().and_then(|traffic| traffic.look(now))) {
             return Some(Event::Flushed);
         }
         self.look_at = Some(now + TICK);

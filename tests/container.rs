@@ -1,6 +1,8 @@
 //! Real containers: the static binary as PID 1 under podman and runc, loaded over the bridge network, stopped by `podman stop`.
 //! Images and layers stay in a store of their own below the target directory: nobody's images get new names, and only the
 //! first run fetches packages.
+#[path = "container/hook.rs"]
+mod hook;
 mod support;
 
 use std::collections::hash_map::DefaultHasher;
@@ -138,7 +140,7 @@ fn compare(lossless: &Container, other: &Container) {
     let Tally { sent, lost } = &tally;
     let first = &lost[..lost.len().min(5)];
     assert!(lost.is_empty(), "lost {} of {sent}, first {first:#?}; the log:\n{}", lost.len(), lossless.logs());
-    assert_eq!(lossless.exit_code(), 0, "the log:\n{}", lossless.logs());
+    assert_eq!(lossless.exit_code(), lossless.code, "the log:\n{}", lossless.logs());
     assert!(!control.lost.is_empty(), "the other lost none of {}: the load sees no loss", control.sent);
 }
 
@@ -265,18 +267,28 @@ struct Container {
     name: String,
     address: SocketAddr,
     pid1: i32,
+    /// What is run in it before it is stopped.
+    pre_stop: Vec<String>,
+    /// With which code an orderly stop ends.
+    code: i32,
 }
 
 impl Container {
     fn run(image: &str, options: &[&str], command: &[&str]) -> Container {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("lameduck-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut container = Container { name: name.clone(), address: ([0, 0, 0, 0], 8080).into(), pid1: 0 };
-        let mut run = podman(&["run", "--detach", "--name", &name, "--network", "podman", "--log-driver", "k8s-file"]);
-        succeeds(run.args(ulimits()).args(options).arg(image).args(command));
-        let address = inspect("container", &name, "{{.NetworkSettings.IPAddress}}");
+        let mut container = Container::start(image, &[&["--network", "podman"], options].concat(), command);
+        let address = inspect("container", &container.name, "{{.NetworkSettings.IPAddress}}");
         let address = address.parse().unwrap_or_else(|_| panic!("no address; the log:\n{}", container.logs()));
         container.address = SocketAddr::new(address, 8080);
+        container
+    }
+
+    fn start(image: &str, options: &[&str], command: &[&str]) -> Container {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("lameduck-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let address = ([0, 0, 0, 0], 8080).into();
+        let mut container = Container { name: name.clone(), address, pid1: 0, pre_stop: Vec::new(), code: 0 };
+        let mut run = podman(&["run", "--detach", "--name", &name, "--log-driver", "k8s-file"]);
+        succeeds(run.args(ulimits()).args(options).arg(image).args(command));
         container.pid1 = inspect("container", &name, "{{.State.Pid}}").parse().expect("a pid");
         container
     }
@@ -288,7 +300,8 @@ impl Container {
     /// By its socket table: a connection would be taken for the one client.
     fn wait_until_it_listens(&self) {
         let table = format!("/proc/{}/net/tcp", self.pid1);
-        self.patiently("it listens", || fs::read_to_string(&table).ok()?.contains(":1F90 00000000:0000 0A").then_some(()));
+        let row = format!(":{:04X} 00000000:0000 0A", self.address.port());
+        self.patiently("it listens", || fs::read_to_string(&table).ok()?.contains(&row).then_some(()));
     }
 
     fn app_is_gone(&self) -> bool {
@@ -327,7 +340,20 @@ impl Container {
     /// An orderly stop, then KILL after so many seconds: the exit code tells the two apart.
     fn stop_in_background(&self, seconds: u32) -> JoinHandle<()> {
         let mut stop = podman(&["stop", "--time", &seconds.to_string(), &self.name]);
-        thread::spawn(move || drop(succeeds(&mut stop)))
+        let pre_stop = if self.pre_stop.is_empty() { None } else { Some(self.exec(&[], &self.pre_stop)) };
+        thread::spawn(move || {
+            if let Some(mut hook) = pre_stop {
+                succeeds(&mut hook);
+            }
+            succeeds(&mut stop);
+        })
+    }
+
+    /// As `kubectl exec` and the kubelet's hooks do.
+    fn exec<S: AsRef<std::ffi::OsStr>>(&self, options: &[&str], command: &[S]) -> Command {
+        let mut exec = podman(&["exec"]);
+        exec.args(options).arg(&self.name).args(command);
+        exec
     }
 
     fn exit_code(&self) -> i32 {

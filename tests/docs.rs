@@ -40,9 +40,11 @@ const TEXTS: &[&str] = &[
     "docs/design.md",
     "docs/admin.md",
     "docs/prepare.md",
+    "docs/prestop.md",
     "Dockerfile.example",
     "examples/compose.yaml",
     "examples/kubernetes/deployment.yaml",
+    "examples/prestop/deployment.yaml",
 ];
 const OTHERS: &[&str] = &[
     "--build",

@@ -3,11 +3,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+const DEPLOYMENT: &str = "examples/kubernetes/deployment.yaml";
+const PRESTOP: &str = "examples/prestop/deployment.yaml";
 const SELECTOR: &str = "app.kubernetes.io/name";
 
 #[test]
 fn kubernetes_stop_time_and_grace_period_agree() {
-    let deployment = yaml("examples/kubernetes/deployment.yaml");
+    let deployment = yaml(DEPLOYMENT);
     let container = "spec.template.spec.containers.0";
     let said = variables(&deployment, &format!("{container}.env"));
     let said = said.iter().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD").expect("LAMEDUCK_GRACE_PERIOD");
@@ -23,7 +25,7 @@ fn compose_stop_time_and_grace_period_agree() {
 
 #[test]
 fn the_cpu_request_arrives_in_millicores() {
-    let deployment = yaml("examples/kubernetes/deployment.yaml");
+    let deployment = yaml(DEPLOYMENT);
     let env = "spec.template.spec.containers.0.env";
     let name = deployment.iter().find(|(_, value)| value == "LAMEDUCK_CPU_REQUEST_MILLIS").expect("the variable").0.clone();
     assert!(name.starts_with(env), "{name}");
@@ -33,16 +35,99 @@ fn the_cpu_request_arrives_in_millicores() {
 }
 
 #[test]
-fn the_deployment_is_unprivileged() {
-    let deployment = yaml("examples/kubernetes/deployment.yaml");
-    for (path, expected) in [
-        ("securityContext.runAsNonRoot", "True"),
-        ("containers.0.securityContext.readOnlyRootFilesystem", "True"),
-        ("containers.0.securityContext.allowPrivilegeEscalation", "False"),
-        ("containers.0.securityContext.capabilities.drop.0", "ALL"),
-    ] {
-        assert_eq!(value(&deployment, &format!("spec.template.spec.{path}")), expected, "{path}");
+fn the_deployments_are_unprivileged() {
+    for (name, containers) in [(DEPLOYMENT, &["containers.0"][..]), (PRESTOP, &["containers.0", "initContainers.0"])] {
+        let deployment = yaml(name);
+        assert_eq!(value(&deployment, "spec.template.spec.securityContext.runAsNonRoot"), "True");
+        for container in containers {
+            for (path, expected) in
+                [("readOnlyRootFilesystem", "True"), ("allowPrivilegeEscalation", "False"), ("capabilities.drop.0", "ALL")]
+            {
+                let path = format!("spec.template.spec.{container}.securityContext.{path}");
+                assert_eq!(value(&deployment, &path), expected, "{name}: {path}");
+            }
+        }
     }
+}
+
+/// The hook is told the pod's own time, and leaves some of it to the app.
+#[test]
+fn the_hook_s_grace_period_is_the_pod_s() {
+    let deployment = yaml(PRESTOP);
+    let command = hook(&deployment);
+    let (_, flags) = command.split_first().expect("a command");
+    assert_eq!(flags[0], "drain");
+    let said = flags.iter().position(|flag| flag == "--grace-period").expect("--grace-period");
+    let period = seconds(value(&deployment, "spec.template.spec.terminationGracePeriodSeconds"));
+    assert_eq!(seconds(&flags[said + 1]), period);
+    let restart = value(&deployment, "spec.template.spec.containers.0.livenessProbe.terminationGracePeriodSeconds");
+    assert!(seconds(restart) < period, "a hung app would hold up its restart");
+    // `plan` takes the options that lameduck proper has too.
+    let shared = flags[1..].iter().filter(|flag| !["--stop", "--strict"].contains(&flag.as_str())).cloned();
+    let output = lameduck(&[], &["plan".to_owned()].into_iter().chain(shared).collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && !said.contains("warnings"), "{said}");
+    assert!(said.lines().any(|line| line.trim_start().starts_with("grace-period ") && line.contains(" 1m ")), "{said}");
+}
+
+/// From the image that the Dockerfile builds, by the init container and the volume, to where the hook runs it.
+#[test]
+fn the_hook_s_binary_gets_there() {
+    let deployment = yaml(PRESTOP);
+    let dockerfile = fs::read_to_string(source("examples/prestop/Dockerfile")).expect("a Dockerfile");
+    let instructions: Vec<&str> = dockerfile.lines().filter(|line| !line.starts_with('#')).collect();
+    let [from, copy] = instructions[..] else { panic!("two lines: {instructions:?}") };
+    assert!(from.starts_with("FROM docker.io/library/busybox:"), "it has a cp");
+    let image = value(&deployment, "spec.template.spec.initContainers.0.image");
+    assert!(dockerfile.contains(&format!("docker build -t {image} examples/prestop")));
+    let cp = below(&deployment, "spec.template.spec.initContainers.0.command");
+    let [cp, from, to] = &cp[..] else { panic!("cp, from, to: {cp:?}") };
+    assert_eq!((cp.as_str(), copy), ("cp", format!("COPY lameduck {from}").as_str()));
+    let mounted = |container: &str| {
+        let mount = format!("spec.template.spec.{container}.volumeMounts.0");
+        assert_eq!(value(&deployment, &format!("{mount}.name")), value(&deployment, "spec.template.spec.volumes.0.name"));
+        value(&deployment, &format!("{mount}.mountPath")).to_owned()
+    };
+    assert_eq!(Path::new(to).parent(), Some(Path::new(&mounted("initContainers.0"))));
+    let inside = Path::new(to).file_name().expect("a name");
+    assert_eq!(Path::new(&hook(&deployment)[0]), Path::new(&mounted("containers.0")).join(inside));
+}
+
+/// The service and the budget of examples/kubernetes are for both.
+#[test]
+fn the_hook_s_deployment_takes_the_other_s_place() {
+    let (ours, theirs) = (yaml(PRESTOP), yaml(DEPLOYMENT));
+    for path in [
+        "metadata.name".to_owned(),
+        format!("spec.selector.matchLabels.{SELECTOR}"),
+        format!("spec.template.metadata.labels.{SELECTOR}"),
+        "spec.template.spec.containers.0.name".to_owned(),
+        "spec.template.spec.containers.0.ports.0.name".to_owned(),
+    ] {
+        assert_eq!(value(&ours, &path), value(&theirs, &path), "{path}");
+    }
+}
+
+/// What docs/prestop.md shows is the manifest's.
+#[test]
+fn the_documents_show_the_manifest() {
+    let text = fs::read_to_string(source("docs/prestop.md")).expect("docs/prestop.md");
+    let deployment = yaml(PRESTOP);
+    let quoted = |words: Vec<String>| format!("[\"{}\"]", words.join("\", \""));
+    for part in [
+        quoted(hook(&deployment)),
+        quoted(below(&deployment, "spec.template.spec.initContainers.0.command")),
+        value(&deployment, "spec.template.spec.containers.0.image").to_owned(),
+        value(&deployment, "spec.template.spec.initContainers.0.image").to_owned(),
+    ] {
+        assert!(text.contains(&part), "docs/prestop.md lacks {part}");
+    }
+    let dockerfile = fs::read_to_string(source("examples/prestop/Dockerfile")).expect("a Dockerfile");
+    assert!(dockerfile.lines().filter(|line| !line.starts_with('#')).all(|line| text.contains(line)));
+}
+
+fn hook(deployment: &[(String, String)]) -> Vec<String> {
+    below(deployment, "spec.template.spec.containers.0.lifecycle.preStop.exec.command")
 }
 
 #[test]
@@ -58,7 +143,7 @@ fn the_kustomization_names_every_manifest_and_they_fit_together() {
     let mut named = below(&kustomization, "resources");
     named.sort();
     assert_eq!(named, there);
-    let deployment = yaml("examples/kubernetes/deployment.yaml");
+    let deployment = yaml(DEPLOYMENT);
     assert_eq!(value(&kustomization, "images.0.name"), value(&deployment, "spec.template.spec.containers.0.image"));
     let label = value(&deployment, &format!("spec.template.metadata.labels.{SELECTOR}"));
     assert_eq!(value(&deployment, &format!("spec.selector.matchLabels.{SELECTOR}")), label);
@@ -74,7 +159,7 @@ fn lameduck_takes_every_setting_of_the_examples() {
         .iter()
         .filter_map(|(path, value)| Some((path.strip_prefix("services.shop.environment.")?.to_owned(), value.clone())))
         .collect();
-    let deployment = yaml("examples/kubernetes/deployment.yaml");
+    let deployment = yaml(DEPLOYMENT);
     let mut kubernetes = variables(&deployment, "spec.template.spec.containers.0.env");
     let millis = kubernetes.iter_mut().find(|(name, _)| name == "LAMEDUCK_CPU_REQUEST_MILLIS").expect("the variable");
     millis.1 = value(&deployment, "spec.template.spec.containers.0.resources.requests.cpu").trim_end_matches('m').to_owned();

@@ -48,7 +48,7 @@ pub fn quota_to_limit(quota: u64, period: u64) -> Option<Millicores> {
 /// The request behind cgroup v1's `cpu.shares`: the kubelet writes milli * 1024 / 1000, at least 2. None: nothing was asked for.
 pub fn shares_to_request(shares: u64) -> Option<Millicores> {
     // 1024 is also what Docker and the kernel give to those who asked for nothing: it says nothing.
-    if shares <= 2 || shares == 1024 { None } else { Some(Millicores((shares * 1000).div_ceil(1024))) }
+    if shares <= 2 || shares == 1024 { None } else { Some(Millicores(shares.saturating_mul(1000).div_ceil(1024))) }
 }
 
 /// The requests that cgroup v2's `cpu.weight` can stand for. Two formulas are in use: the linear one of KEP-2254 (runc until

@@ -18,6 +18,7 @@ pub mod signals;
 pub mod snapshot;
 pub mod spelling;
 pub mod status;
+pub mod table;
 pub mod template;
 pub mod time;
 pub mod traffic;

@@ -129,6 +129,9 @@ const WRAPPERS: &[(&str, &[&str])] = &[
     ("newrelic-admin", &[]),
 ];
 
+/// Those of them that take signals without a handler, and pass them on.
+const INITS: &[&str] = &["tini", "tini-static", "dumb-init", "catatonit"];
+
 /// Words that stand between a wrapper and its command.
 const WRAPPER_VERBS: &[&str] = &["exec", "run", "run-program"];
 
@@ -164,6 +167,11 @@ pub fn recognise_running(command_line: &str) -> Option<&'static Server> {
 /// Whether a process with this command line is a shell, running a script or not.
 pub fn is_shell(command_line: &str) -> bool {
     SHELLS.contains(&program(command_line.split('\0').next().unwrap_or_default()))
+}
+
+/// Whether a process with this command line is an init, which passes on whatever signal it gets.
+pub fn is_init(command_line: &str) -> bool {
+    INITS.contains(&program(command_line.split('\0').next().unwrap_or_default()))
 }
 
 /// Whether a server that stops on `signal` may be behind this command line: a quick look before `recognise_running`.
@@ -321,11 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn shells() {
+    fn shells_and_inits() {
         for word in ["/bin/sh", "bash", "-bash", "dash"] {
             assert!(is_shell(&format!("{word}\0-c\0true\0")), "{word}");
         }
         assert!(!is_shell("nginx\0-g") && !is_shell(""));
+        assert!(is_init("/usr/bin/tini\0--\0nginx") && is_init("dumb-init\0nginx") && !is_init("nginx") && !is_init(""));
+        assert!(INITS.iter().all(|init| WRAPPERS.iter().any(|(wrapper, _)| wrapper == init)));
         assert!(may_stop_on("/usr/sbin/haproxy\0-W", Signal::USR1) && !may_stop_on("sh\0x", Signal::USR1));
     }
 

@@ -1,14 +1,11 @@
 //! From verdicts to a sample: how much is in flight, whether new connections still come, and what became of them all.
 
-use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::collections::HashSet;
 use std::time::Duration;
 
+use super::table::Table;
 use super::time::Uptime;
 use super::verdict::{self, Class, Connection, Info, Row, Rules, State, Verdict, millis};
-
-/// Ties are broken one by one for this many connections; the rest is held, which is safe and only takes longer.
-const MOST_TIES: usize = 4096;
 
 /// So many ends are remembered until the look is over.
 const MOST_ENDED: usize = 65_536;
@@ -83,21 +80,18 @@ struct Port {
 /// A tie that only the kernel's ping-pong bit can break.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tie {
+    /// As `Row::ends` tells.
+    pub ends: u64,
     pub cookie: u64,
-    pub port: u16,
-    pub peer: IpAddr,
-    pub peer_port: u16,
-    /// It has been held long enough: the bit decides.
-    pub is_last_chance: bool,
 }
 
 /// Connections by their successive rows.
 #[derive(Debug)]
 pub struct Tracker {
     rules: Rules,
-    connections: HashMap<u64, Connection>,
+    connections: Table<Connection>,
     /// Of those that wait for an ACK: since when it is the same byte they wait for.
-    unacked: HashMap<u64, (u32, u32)>,
+    unacked: Table<(u32, u32)>,
     begun: bool,
     /// The app has been told: what ends without an answer now was cut.
     told: bool,
@@ -112,14 +106,15 @@ pub struct Tracker {
     /// Ended since the last look was over. The kernel writes a piece of its table before it is read, so a look that rests may still
     /// show them.
     ended: HashSet<u64>,
+    last_chance: bool,
 }
 
 impl Tracker {
     pub fn new(rules: Rules) -> Tracker {
         Tracker {
             rules,
-            connections: HashMap::new(),
-            unacked: HashMap::new(),
+            connections: Table::default(),
+            unacked: Table::default(),
             begun: false,
             told: false,
             last_arrival: None,
@@ -128,6 +123,7 @@ impl Tracker {
             ports: Vec::new(),
             ties: Vec::new(),
             ended: HashSet::new(),
+            last_chance: false,
         }
     }
 
@@ -145,7 +141,7 @@ impl Tracker {
     /// The rows so far do not count: the look begins again.
     pub fn begin_look_again(&mut self) {
         self.forget_counts();
-        self.ties.clear();
+        self.ties();
     }
 
     fn forget_counts(&mut self) {
@@ -185,7 +181,7 @@ impl Tracker {
             if !self.begun
                 && let Some(info) = row.info()
             {
-                self.connections.entry(row.cookie).or_insert_with(|| Connection::new(now, true)).close(info);
+                self.connections.get_or_insert_with(row.cookie, || Connection::new(now, true)).close(info);
             }
             return;
         }
@@ -240,14 +236,20 @@ impl Tracker {
         sample
     }
 
+    /// Whether one of the ties has been held long enough: the bit decides.
+    pub fn is_last_chance(&self) -> bool {
+        self.last_chance
+    }
+
     /// The ties of the last look that are still to be broken.
     pub fn ties(&mut self) -> Vec<Tie> {
+        self.last_chance = false;
         std::mem::take(&mut self.ties)
     }
 
     /// The kernel's ping-pong bit of a connection with a tie; None: it could not be had.
     pub fn ping_pong(&mut self, cookie: u64, bit: Option<bool>) {
-        if let Some(known) = self.connections.get_mut(&cookie) {
+        if let Some(known) = self.connections.get_mut(cookie) {
             known.ping_pong(bit);
         }
     }
@@ -264,8 +266,8 @@ impl Tracker {
         // The FIN counts as a received byte: a connection with no more than that was a probe.
         let asked = info.bytes_received > 1;
         let sent_all = info.bytes_sent > 0 && info.bytes_acked >= info.bytes_sent;
-        self.unacked.remove(&row.cookie);
-        match self.connections.remove(&row.cookie) {
+        self.unacked.remove(row.cookie);
+        match self.connections.remove(row.cookie) {
             Some(mut known) => {
                 if asked && !known.is(verdict::COUNTED | verdict::OLD) {
                     self.arrive(row.port, known.first_seen(now));
@@ -297,7 +299,7 @@ impl Tracker {
 
     /// The verdict of the last look.
     pub fn verdict(&self, cookie: u64) -> Option<Verdict> {
-        self.connections.get(&cookie).map(|known| known.verdict)
+        self.connections.get(cookie).map(|known| known.verdict)
     }
 
     /// What became of all, taking what is still in flight as cut.
@@ -351,7 +353,7 @@ impl Tracker {
     fn judge(&mut self, now: Uptime, row: &Row) -> Verdict {
         let baseline = !self.begun;
         let stuck = self.is_stuck(now, row);
-        let known = self.connections.entry(row.cookie).or_insert_with(|| Connection::new(now, baseline));
+        let known = self.connections.get_or_insert_with(row.cookie, || Connection::new(now, baseline));
         let arrived = row.has_sent() && !known.is(verdict::COUNTED | verdict::OLD);
         let first = known.first_seen(now);
         let verdict = known.judge(now, row, stuck, &self.rules);
@@ -362,10 +364,9 @@ impl Tracker {
         if row.has_sent() && matches!(verdict.class(), Class::Busy | Class::Cooling | Class::Queued) {
             known.set(verdict::WORKED, true);
         }
-        if known.is(verdict::UNRESOLVED) && self.ties.len() < MOST_TIES {
-            let is_last_chance = row.info().is_some_and(Info::is_tie_held);
-            let Row { cookie, port, peer, peer_port, .. } = *row;
-            self.ties.push(Tie { cookie, port, peer, peer_port, is_last_chance });
+        if known.is(verdict::UNRESOLVED) {
+            self.last_chance |= row.info().is_some_and(Info::is_tie_held);
+            self.ties.push(Tie { ends: row.ends(), cookie: row.cookie });
         }
         if arrived {
             self.arrive(row.port, first);
@@ -381,12 +382,12 @@ impl Tracker {
         let floor = if row.state == State::Closing { 1 } else { 0 };
         if row.wqueue <= floor {
             if !self.unacked.is_empty() {
-                self.unacked.remove(&row.cookie);
+                self.unacked.remove(row.cookie);
             }
             return false;
         }
         let acked = info.bytes_acked as u32;
-        let since = match self.unacked.get(&row.cookie) {
+        let since = match self.unacked.get(row.cookie) {
             Some((since, before)) if *before == acked => *since,
             _ => {
                 self.unacked.insert(row.cookie, (millis(now), acked));
@@ -498,7 +499,7 @@ mod tests {
             Verdict::Cooling,
             "older than the first look: the kernel is asked first"
         );
-        assert!(tracker.ties()[0].is_last_chance);
+        assert!(tracker.is_last_chance());
         tracker.ping_pong(1, None);
         assert_eq!(verdict(&mut tracker, 100, &tie(9100)), Verdict::Answered, "it does not say: held long enough");
         let mut tracker = Tracker::new(rules());

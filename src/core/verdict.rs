@@ -3,6 +3,7 @@
 //! The obvious rule (answered if sent later than received) is wrong half of the time: the kernel's stamps are ticks of 1 to 10 ms
 //! and tie. docs/traffic.md tells the rule, the experiments behind it and what nobody can see from outside.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -85,6 +86,13 @@ impl Row {
     pub fn has_sent(&self) -> bool {
         let fin = if self.state == State::Established { 0 } else { 1 };
         self.info().is_none_or(|info| info.bytes_received > fin)
+    }
+
+    /// Which connection it is, where there are no cookies: the two ends in one number.
+    pub fn ends(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.port, self.peer, self.peer_port).hash(&mut hasher);
+        hasher.finish()
     }
 
     pub fn ping_pong(&self) -> Option<bool> {

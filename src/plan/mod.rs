@@ -308,7 +308,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         None => Format::Text,
     };
-    if facts.cannot_signal_others {
+    // A hook's app runs already, and says whom it could not signal.
+    if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
             "cannot signal an app that changes its user: CAP_KILL is missing; add the capability KILL, or run lameduck as the app's user".to_owned(),
         );

@@ -292,11 +292,16 @@ fn set_up(setup: &Setup) -> Result<(), Failed> {
         if let Some(mask) = setup.umask {
             libc::umask(mask as libc::mode_t);
         }
-        if let Some(Identity { uid, gid, groups, .. }) = setup.identity.as_ref().filter(|identity| !is_already(identity)) {
+        if let Some(Identity { uid, gid, groups, .. }) = &setup.identity {
+            let is_already = (libc::geteuid(), libc::getegid()) == (*uid, *gid);
             for fd in 0..=2 {
                 give_stdio(fd, *uid);
             }
-            done(Step::User, libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) as i64)?;
+            let grouped = done(Step::User, libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) as i64);
+            // Who is that user already may lack the privilege, and keeps the groups that the runtime gave.
+            if !is_already {
+                grouped?;
+            }
             done(Step::User, libc::syscall(SETRESGID, *gid, *gid, *gid) as i64)?;
             done(Step::User, libc::syscall(SETRESUID, *uid, *uid, *uid) as i64)?;
         }
@@ -305,13 +310,6 @@ fn set_up(setup: &Setup) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// Nothing to change, and no privilege to change it with.
-fn is_already(identity: &Identity) -> bool {
-    // SAFETY: these only look.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    uid != 0 && (uid, gid) == (identity.uid, identity.gid)
 }
 
 /// A pipe or terminal that was ours becomes the user's, as container runtimes do it: else he could not open /dev/stdout.

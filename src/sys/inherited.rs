@@ -75,6 +75,15 @@ pub fn take() -> Inherited {
     }
 }
 
+impl Inherited {
+    /// INT and TERM end us, as they end any command. The others stay blocked: a PID 1 that signals its process group (httpd, on a
+    /// restart) signals everybody, and what was meant for its workers must not end us.
+    pub fn let_end(&self) {
+        let ends: SignalSet = [Signal::INT, Signal::TERM].into_iter().collect();
+        set_mask(libc::SIG_UNBLOCK, SignalSet(ends.0 & !self.mask.0));
+    }
+}
+
 /// The raw call: the C library hides signals 32 to 34 from its own. Returns the mask that was.
 pub(super) fn set_mask(how: i32, mask: SignalSet) -> SignalSet {
     let mut before = 0u64;

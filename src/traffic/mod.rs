@@ -5,17 +5,18 @@ mod own;
 mod ports;
 mod unix;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::core::question::Question;
-use crate::core::time::Uptime;
-use crate::core::traffic::{Sample, Tally, Tracker};
+use crate::core::time::{Show, Uptime};
+use crate::core::traffic::{Sample, Tally, Tie, Tracker};
 use crate::core::verdict::{Row, Rules, State};
 use crate::plan::Plan;
+use crate::sys;
 use crate::sys::netlink::{Dump, End};
 use crate::sys::proc::{self, TcpTables};
 use crate::sys::sock_diag::{self, Ends, Lost};
@@ -25,18 +26,18 @@ use ports::Held;
 pub use ports::{Family, FoundBy};
 use unix::Unix;
 
-/// Looking takes at most a twentieth of the time: so much rest follows a look...
+/// Looking takes at most a twentieth of one CPU: so many times what it took is the rest that follows...
 const SHARE: u32 = 20;
 /// ...but at least this much, and at most that much.
 const SHORTEST: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A look that would take longer is taken in slices.
-const SLICE: Duration = Duration::from_millis(50);
+/// A look that would take more of the CPU is taken in slices. What is done besides fits into the rest of a twentieth of `LONGEST`.
+const SLICE: Duration = Duration::from_millis(40);
 /// The first one may take longer: what it finds is there already counts as old.
 const FIRST_SLICE: Duration = Duration::from_millis(250);
 /// New listeners are looked for so often.
 const LISTENERS_EVERY: Duration = Duration::from_secs(1);
-/// Ties are broken by /proc/net/tcp as long as that is short: it lists every socket.
+/// Ties are broken by /proc/net/tcp as long as that is short: it lists every socket. Where it is longer, only if it is the last chance.
 const MOST_LISTED: usize = 5000;
 
 #[derive(Debug)]
@@ -92,6 +93,14 @@ enum Sweep {
     ProcNet(TcpTables),
 }
 
+/// All rows of the present look are there; its ties are being broken.
+#[derive(Debug)]
+struct Listing {
+    tables: TcpTables,
+    /// Ordered by their ends.
+    ties: Vec<Tie>,
+}
+
 #[derive(Debug)]
 pub struct Traffic {
     source: Source,
@@ -105,12 +114,15 @@ pub struct Traffic {
     own: OwnConnections,
     tracker: Tracker,
     sweep: Option<Sweep>,
+    listing: Option<Listing>,
     /// Rows may be missing from the present look.
     torn: bool,
     torn_said: bool,
     /// The source has failed since the last complete look.
     failed: bool,
+    /// In the present look: the app's connections, and the lines of /proc/net/tcp.
     rows: usize,
+    lines: usize,
     interval: Duration,
     /// The kernel's ping-pong bit tells what it should.
     ping_pong_tells: bool,
@@ -232,10 +244,12 @@ impl Traffic {
             own: OwnConnections::default(),
             tracker: Tracker::new(rules),
             sweep: None,
+            listing: None,
             torn: false,
             torn_said: false,
             failed: false,
             rows: 0,
+            lines: 0,
             interval: SHORTEST,
             ping_pong_tells: crate::sys::kernel_release().is_some_and(|release| proc::ping_pong_tells(&release)),
             opened: None,
@@ -353,15 +367,20 @@ impl Traffic {
         (self.opened, self.known) = (opened, known);
     }
 
-    /// Takes a look, or a slice of one. `clock` tells how long it took. None: the source is lost.
-    pub fn look(&mut self, now: Uptime, clock: impl Fn() -> Uptime) -> Option<Sample> {
+    /// Takes a look, or a slice of one. None: the source is lost.
+    pub fn look(&mut self, now: Uptime) -> Option<Sample> {
+        let before = sys::cpu_time();
+        let spent = || sys::cpu_time().saturating_sub(before);
         self.read_ends(now);
         self.find_new_listeners(now);
         let slice = if self.last.is_none() { FIRST_SLICE } else { SLICE };
-        let mut sample = self.sample(now, || clock().since(now) < slice);
+        let mut sample = self.sample(now, || spent() < slice);
         self.ask(now, &mut sample);
-        self.interval = (clock().since(now) * SHARE).clamp(SHORTEST, LONGEST);
+        self.interval = (spent() * SHARE).clamp(SHORTEST, LONGEST);
         self.last.clone_from(&sample);
+        if let Some(Sample { busy, cooling, idle, queued, partial, .. }) = sample {
+            debug!(event = "look", busy, cooling, idle, queued, partial, next = %Show(self.interval));
+        }
         sample
     }
 
@@ -378,7 +397,8 @@ impl Traffic {
             return known.then(|| Sample { listening: self.listening, ..Sample::default() });
         }
         if has_tcp {
-            match self.sweep(now, &in_time) {
+            let whole = if self.listing.is_some() { Ok(true) } else { self.sweep(now, &in_time) };
+            match whole.map(|whole| whole && self.break_ties(&in_time)) {
                 Ok(true) => {}
                 Ok(false) => {
                     // To be continued. Until then nothing can be concluded from what is missing.
@@ -404,15 +424,13 @@ impl Traffic {
             self.warnings.push("a look at the sockets was incomplete: nothing follows from what such a look lacks".to_owned());
         }
         let sample = self.tracker.end(now);
-        self.break_ties();
         (self.rows, self.failed) = (0, false);
         Some(Sample { listening: self.listening, partial: torn, ..sample })
     }
 
     /// The source failed: try it once more, then the next best.
     fn worse(&mut self, now: Uptime, error: &io::Error, in_time: impl Fn() -> bool) -> Option<Sample> {
-        (self.sweep, self.torn) = (None, false);
-        self.tracker.begin_look_again();
+        self.begin_look_again();
         match (&mut self.source, std::mem::replace(&mut self.failed, true)) {
             (Source::SockDiag { dump, .. }, false) if let Ok(again) = Dump::open() => *dump = again,
             (Source::SockDiag { .. }, _) => self.lose_sock_diag(error),
@@ -485,30 +503,52 @@ impl Traffic {
         Ok(true)
     }
 
-    /// By the kernel's ping-pong bit, which only /proc/net/tcp shows. That lists every socket: where there are many, only ties that
-    /// nothing else will break are worth it.
-    fn break_ties(&mut self) {
-        let mut ties = self.tracker.ties();
-        if self.rows > MOST_LISTED {
-            ties.retain(|tie| tie.is_last_chance);
+    fn begin_look_again(&mut self) {
+        (self.sweep, self.listing, self.torn, self.rows) = (None, None, false, 0);
+        self.tracker.begin_look_again();
+    }
+
+    /// By the kernel's ping-pong bit, which only /proc/net/tcp shows. True: none is left that it could break.
+    fn break_ties(&mut self, in_time: &impl Fn() -> bool) -> bool {
+        if self.listing.is_none() {
+            let worth_it = self.tracker.is_last_chance() || self.rows.max(self.lines) <= MOST_LISTED;
+            let mut ties = self.tracker.ties();
+            if ties.is_empty() || !worth_it {
+                return true;
+            }
+            match TcpTables::open() {
+                Ok(tables) if self.ping_pong_tells && matches!(self.source, Source::SockDiag { .. }) => {
+                    ties.sort_unstable_by_key(|tie| tie.ends);
+                    self.listing = Some(Listing { tables, ties });
+                    self.lines = 0;
+                }
+                // Where it is missing, time breaks them.
+                _ => {
+                    ties.iter().for_each(|tie| self.tracker.ping_pong(tie.cookie, None));
+                    return true;
+                }
+            }
         }
-        if ties.is_empty() {
-            return;
-        }
-        let mut bits = HashMap::new();
-        if self.ping_pong_tells && matches!(self.source, Source::SockDiag { .. }) {
-            let wanted: HashSet<_> = ties.iter().map(|tie| (tie.port, tie.peer, tie.peer_port)).collect();
-            // Where it is missing, time breaks them.
-            let _ = TcpTables::rows(|row| {
-                let ends = (row.port, row.peer, row.peer_port);
-                if let Some(bit) = row.ping_pong().filter(|_| wanted.contains(&ends)) {
-                    bits.insert(ends, bit);
+        let Some(Listing { tables, ties }) = &mut self.listing else { return true };
+        loop {
+            let piece = tables.piece(|row| {
+                self.lines += 1;
+                if let Some(bit) = row.ping_pong()
+                    && let Ok(index) = ties.binary_search_by_key(&row.ends(), |tie| tie.ends)
+                {
+                    self.tracker.ping_pong(ties[index].cookie, Some(bit));
                 }
             });
+            match piece {
+                Ok(false) if in_time() => {}
+                Ok(false) => return false,
+                Ok(true) | Err(_) => break,
+            }
         }
-        for tie in ties {
-            self.tracker.ping_pong(tie.cookie, bits.get(&(tie.port, tie.peer, tie.peer_port)).copied());
-        }
+        // Those that were not listed; the others keep what they were told.
+        ties.iter().for_each(|tie| self.tracker.ping_pong(tie.cookie, None));
+        self.listing = None;
+        true
     }
 
     /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
@@ -597,8 +637,8 @@ impl Traffic {
     /// The app may have begun to listen on another port, or on its first.
     fn find_new_listeners(&mut self, now: Uptime) {
         // Between two looks: one that takes long would be given up for it, each time.
-        let due = self.sweep.is_none() && now.since(self.listeners_at) >= LISTENERS_EVERY;
-        if self.found_by != FoundBy::Descriptors || !due {
+        let rests = self.sweep.is_some() || self.listing.is_some();
+        if rests || self.found_by != FoundBy::Descriptors || now.since(self.listeners_at) < LISTENERS_EVERY {
             return;
         }
         self.listeners_at = now;

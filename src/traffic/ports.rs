@@ -55,9 +55,11 @@ impl Held {
             Family::Container => proc::of_our_cgroup(&processes),
             Family::Descendants => proc::descendants(&processes, own),
         };
-        let mut held = Held { hidden: family.is_empty() || family.len() > MOST_PROCESSES, ..Held::default() };
+        let mut others = family.iter().filter(|process| process.pid != own && !process.is_dead()).peekable();
+        // Whoever sees nobody else does not see the app.
+        let mut held = Held { hidden: others.peek().is_none() || family.len() > MOST_PROCESSES, ..Held::default() };
         let mut left = MOST_DESCRIPTORS;
-        for process in family.iter().take(MOST_PROCESSES).filter(|process| process.pid != own && !process.is_dead()) {
+        for process in others.take(MOST_PROCESSES) {
             match proc::sockets(process.pid, &mut left) {
                 Some(sockets) => held.inodes.extend(sockets),
                 // It may just have ended.

@@ -12,7 +12,8 @@ unsafe extern "C" {
 
 fn main() {
     let mode = env::args().nth(1).expect("serve, on-term or at-once");
-    let listener = TcpListener::bind("0.0.0.0:8080").expect("bind");
+    let port = env::args().nth(2).map_or(8080, |port| port.parse().expect("a port"));
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("bind");
     match mode.as_str() {
         // Answers GET /?ms=300 after so long, keeps connections alive, and dies of TERM like any program that never heard of it.
         "serve" => loop {

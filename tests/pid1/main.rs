@@ -14,50 +14,13 @@ mod terminal;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use support::{LAMEDUCK, Pid1, eventually, in_own_network};
-
-/// Debian's own: a version manager's `python3` is a shell script, and an environment may have changed what it finds.
-const PYTHON: &str = "/usr/bin/python3";
+use support::{CALLER, LAMEDUCK, PYTHON, Pid1, eventually, in_own_network, inherited, report};
 
 /// What a loaded machine may add to a time that lameduck keeps.
 const SLACK: Duration = Duration::from_secs(4);
-
-/// examples/report.rs, which cargo builds beside the tests.
-fn report() -> &'static str {
-    static REPORT: LazyLock<String> = LazyLock::new(|| {
-        let path = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/report");
-        assert!(path.exists(), "{} is not there: cargo test --examples builds it", path.display());
-        path.to_str().unwrap().to_owned()
-    });
-    &REPORT
-}
-
-/// Lets a caller be anything: `python3 -c CALLER MASK IGNORED PENDING -- COMMAND…` becomes COMMAND with exactly the signals of MASK
-/// blocked, of IGNORED ignored (the others default) and PENDING pending, comma-separated numbers. By system call, since the C library
-/// withholds 32 and 33.
-const CALLER: &str = r#"
-import ctypes, os, platform, signal, sys
-libc = ctypes.CDLL(None, use_errno=True)
-sigaction, sigprocmask = (13, 14) if platform.machine() == 'x86_64' else (134, 135)
-mask, ignored, pending = ([int(n) for n in arg.split(',') if n] for arg in sys.argv[1:4])
-for n in set(range(1, 65)) - {9, 19}:
-    action = (ctypes.c_uint64 * 4)(1 if n in ignored else 0, 0, 0, 0)
-    assert libc.syscall(sigaction, n, action, None, 8) == 0, n
-bits = ctypes.c_uint64(sum(1 << (n - 1) for n in mask))
-assert libc.syscall(sigprocmask, 2, ctypes.byref(bits), None, 8) == 0
-if pending:  # from another process, as a real one
-    sender = os.fork()
-    if sender == 0:
-        for n in pending:
-            os.kill(os.getppid(), n)
-        os._exit(0)
-    os.waitpid(sender, 0)
-os.execvp(sys.argv[5], sys.argv[5:])
-"#;
 
 /// Runs lameduck as PID 1 with these arguments, in a network of its own, and tells the story on it.
 fn lameduck(args: &[&str], story: impl FnOnce(&mut Pid1) + Send + 'static) {
@@ -111,18 +74,3 @@ fn scratch(name: &str) -> PathBuf {
 
 /// `"$@"` of a shell as a list of what really arrived.
 const SHOW_ARGS: &str = "import os, sys; print('args', [os.fsencode(arg) for arg in sys.argv[1:]])";
-
-/// The descriptors that an app finds: its three streams, those of `more`, and what the tests themselves were started with (make's
-/// jobserver, say), as `report` prints them.
-fn inherited(more: &[i32]) -> String {
-    // The flags in fdinfo are octal; 02000000 is close-on-exec.
-    let stays = |fd: &i32| {
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-        let flags =
-            info.lines().find_map(|line| line.strip_prefix("flags:")).map(|flags| u32::from_str_radix(flags.trim(), 8).unwrap());
-        flags.is_some_and(|flags| flags & 0o2000000 == 0)
-    };
-    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let all: std::collections::BTreeSet<i32> = open.filter(stays).chain([0, 1, 2]).chain(more.iter().copied()).collect();
-    all.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
-}

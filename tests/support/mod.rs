@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ pub const LAMEDUCK: &str = match option_env!("LAMEDUCK_TEST_BINARY") {
     Some(binary) if !binary.is_empty() => binary,
     _ => env!("CARGO_BIN_EXE_lameduck"),
 };
+
+/// Debian's own: a version manager's `python3` is a shell script, and an environment may have changed what it finds.
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Runs `story` on a thread that has a network namespace of its own, loopback up: what it spawns, processes and threads, shares it.
 pub fn in_own_network<T: Send + 'static>(story: impl FnOnce() -> T + Send + 'static) -> T {
@@ -226,4 +230,123 @@ pub fn script(name: &str, text: &str) -> String {
     install.stdin.take().unwrap().write_all(text.as_bytes()).expect("write a script");
     assert!(install.wait().expect("wait for install").success());
     path
+}
+
+/// examples/report.rs, which cargo builds beside the tests.
+pub fn report() -> &'static str {
+    static REPORT: LazyLock<String> = LazyLock::new(|| {
+        let path = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/report");
+        assert!(path.exists(), "{} is not there: cargo test --examples builds it", path.display());
+        path.to_str().unwrap().to_owned()
+    });
+    &REPORT
+}
+
+/// Lets a caller be anything: `python3 -c CALLER MASK IGNORED PENDING -- COMMAND…` becomes COMMAND with exactly the signals of MASK
+/// blocked, of IGNORED ignored (the others default) and PENDING pending, comma-separated numbers. By system call, since the C library
+/// withholds 32 and 33.
+pub const CALLER: &str = r#"
+import ctypes, os, platform, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+sigaction, sigprocmask = (13, 14) if platform.machine() == 'x86_64' else (134, 135)
+mask, ignored, pending = ([int(n) for n in arg.split(',') if n] for arg in sys.argv[1:4])
+for n in set(range(1, 65)) - {9, 19}:
+    action = (ctypes.c_uint64 * 4)(1 if n in ignored else 0, 0, 0, 0)
+    assert libc.syscall(sigaction, n, action, None, 8) == 0, n
+bits = ctypes.c_uint64(sum(1 << (n - 1) for n in mask))
+assert libc.syscall(sigprocmask, 2, ctypes.byref(bits), None, 8) == 0
+if pending:  # from another process, as a real one
+    sender = os.fork()
+    if sender == 0:
+        for n in pending:
+            os.kill(os.getppid(), n)
+        os._exit(0)
+    os.waitpid(sender, 0)
+os.execvp(sys.argv[5], sys.argv[5:])
+"#;
+
+/// The descriptors that an app finds: its three streams, those of `more`, and what the tests themselves were started with (make's
+/// jobserver, say), as `report` prints them.
+pub fn inherited(more: &[i32]) -> String {
+    // The flags in fdinfo are octal; 02000000 is close-on-exec.
+    let stays = |fd: &i32| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags =
+            info.lines().find_map(|line| line.strip_prefix("flags:")).map(|flags| u32::from_str_radix(flags.trim(), 8).unwrap());
+        flags.is_some_and(|flags| flags & 0o2000000 == 0)
+    };
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all: std::collections::BTreeSet<i32> = open.filter(stays).chain([0, 1, 2]).chain(more.iter().copied()).collect();
+    all.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Two cgroups of version 2, on a mount of our own: version 1 hosts have one too, if they can mount it.
+pub struct Cgroups {
+    pub mount: String,
+    pub directory: String,
+}
+
+impl Cgroups {
+    pub fn new() -> Cgroups {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lameduck-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mount = std::env::temp_dir().join(&name).to_str().unwrap().to_owned();
+        fs::create_dir_all(&mount).unwrap();
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none", &mount]).status().unwrap();
+        assert!(mounted.success(), "cannot mount cgroup2: run the tests as root (tests/run does)");
+        let directory = format!("{mount}/{name}");
+        for group in ["app", "sidecar"] {
+            fs::create_dir_all(format!("{directory}/{group}")).unwrap();
+        }
+        Cgroups { mount, directory }
+    }
+
+    /// A shell's script that runs its arguments in the group.
+    pub fn join(&self, group: &str) -> String {
+        format!("echo $$ > {}/{group}/cgroup.procs && exec \"$@\"", self.directory)
+    }
+
+    /// A server of the group that says `ready`, and ends with the test.
+    pub fn spawn(&self, group: &str, argv: &[&str]) -> Sidecar {
+        Sidecar::start(&[&["sh", "-c", &self.join(group), "sh"], argv].concat())
+    }
+}
+
+/// A server outside of the pid namespace of the test, as of another container.
+pub struct Sidecar(Child);
+
+impl Sidecar {
+    pub fn start(argv: &[&str]) -> Sidecar {
+        let mut child = Command::new(argv[0]).args(&argv[1..]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        // A server whose lines nobody takes would fail.
+        thread::spawn(move || lines.for_each(drop));
+        Sidecar(child)
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for group in ["app", "sidecar", ""] {
+            let directory = format!("{}/{group}", self.directory);
+            // Whose PID 1 was killed dies soon, but not at once.
+            for _ in 0..200 {
+                if fs::remove_dir(&directory).is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = Command::new("umount").arg(&self.mount).status();
+        let _ = fs::remove_dir(&self.mount);
+    }
 }

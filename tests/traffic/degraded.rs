@@ -2,7 +2,7 @@
 //! never stops.
 
 use super::*;
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{Child, ChildStdin, ChildStdout};
 
 const FAULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/faults.py");
 const CROWD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/crowd.py");
@@ -10,8 +10,7 @@ const CROWD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/crowd.py
 /// What is done to PID 1 before it becomes lameduck.
 const NO_PROC: &str = "mount -t tmpfs none /proc";
 const NOBODY_ELSE_SHOWN: &str = "mount -o remount,hidepid=2 /proc";
-/// As another root without CAP_SYS_PTRACE.
-/// Group 0 is exempt from hidepid.
+/// As another root without CAP_SYS_PTRACE. Group 0 is exempt from hidepid.
 const UNPRIVILEGED: &[&str] =
     &["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "--regid", "65534", "--clear-groups"];
 const OTHER_USER: &[&str] = &["setpriv", "--reuid", "33", "--regid", "33", "--clear-groups"];
@@ -50,7 +49,7 @@ const BLIND: &str = "the delay alone is kept";
 fn an_app_whose_process_is_hidden_is_known_by_its_cgroup() {
     in_own_network(|| {
         let groups = Cgroups::new();
-        let _sidecar = groups.spawn("sidecar", "9090");
+        let _sidecar = groups.spawn("sidecar", &[PYTHON, "-u", SERVER, "127.0.0.1", "9090"]);
         let setup = format!("echo $$ > {}/app/cgroup.procs && {NOBODY_ELSE_SHOWN}", groups.directory);
         let text = server_text();
         let app = [OTHER_USER, &[PYTHON, "-u", "-c", &text, "127.0.0.1", "8080"]].concat();
@@ -447,11 +446,7 @@ fn a_port_that_changes_hands_is_said() {
         init.line("lame-duck");
         init.signal(1);
         init.line("closed 8080");
-        let mut other = Command::new(PYTHON).args(&APP[1..]).stdout(Stdio::piped()).spawn().map(Sidecar).expect("python3");
-        let mut line = String::new();
-        let mut said = BufReader::new(other.0.stdout.take().unwrap());
-        said.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
+        let other = support::Sidecar::start(&[&[PYTHON], &APP[1..]].concat());
         let request = ask("127.0.0.1:8080", 60.0);
         init.line("another process listens on port 8080 now");
         let stopping = init.line(" stopping ");

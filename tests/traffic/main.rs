@@ -11,11 +11,11 @@ mod unix;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{LAMEDUCK, Pid1, in_own_network, listening};
+use support::{Cgroups, LAMEDUCK, Pid1, in_own_network, listening};
 
 const TERM: i32 = 15;
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traffic/server.py");
@@ -208,8 +208,8 @@ fn the_budget_is_kept() {
 fn hidden_descriptors_are_made_up_for_by_the_cgroup() {
     in_own_network(|| {
         let groups = Cgroups::new();
-        let _sidecar = groups.spawn("sidecar", "9090");
-        let join = format!("echo $$ > {}/app/cgroup.procs && exec \"$@\"", groups.directory);
+        let _sidecar = groups.spawn("sidecar", &[PYTHON, "-u", SERVER, "127.0.0.1", "9090"]);
+        let join = groups.join("app");
         let mut argv = vec!["sh", "-c", &join, "sh", "setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
         argv.extend([LAMEDUCK, "--delay", "1s", "--", "setpriv", "--reuid", "33", "--clear-groups", PYTHON, "-u", "-c"]);
         let server = fs::read_to_string(SERVER).unwrap();
@@ -284,56 +284,4 @@ fn a_client_that_vanished_is_given_up() {
         client.kill().unwrap();
         client.wait().unwrap();
     });
-}
-
-/// Two cgroups of version 2, on a mount of our own: version 1 hosts have one too, if they can mount it.
-struct Cgroups {
-    mount: String,
-    directory: String,
-}
-
-impl Cgroups {
-    fn new() -> Cgroups {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("lameduck-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mount = std::env::temp_dir().join(&name).to_str().unwrap().to_owned();
-        fs::create_dir_all(&mount).unwrap();
-        let mounted = Command::new("mount").args(["-t", "cgroup2", "none", &mount]).status().unwrap();
-        assert!(mounted.success(), "cannot mount cgroup2: run the tests as root (tests/run does)");
-        let directory = format!("{mount}/{name}");
-        for group in ["app", "sidecar"] {
-            fs::create_dir_all(format!("{directory}/{group}")).unwrap();
-        }
-        Cgroups { mount, directory }
-    }
-
-    /// A server that ends with the test.
-    fn spawn(&self, group: &str, port: &str) -> Sidecar {
-        let join = format!("echo $$ > {}/{group}/cgroup.procs && exec {PYTHON} -u {SERVER} 127.0.0.1 {port}", self.directory);
-        let mut child = Command::new("sh").args(["-c", &join]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Sidecar(child)
-    }
-}
-
-struct Sidecar(Child);
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        for group in ["app", "sidecar", ""] {
-            let _ = fs::remove_dir(format!("{}/{group}", self.directory));
-        }
-        let _ = Command::new("umount").arg(&self.mount).status();
-        let _ = fs::remove_dir(&self.mount);
-    }
 }

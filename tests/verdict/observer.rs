@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -82,14 +81,14 @@ impl Observer {
         if self.ping_pong_tells && ties.iter().any(|ties| !ties.is_empty()) {
             bits = ping_pong_bits();
         }
-        let bit = |port, peer, peer_port| bits.get(&(port, peer, peer_port)).copied();
+        let bit = |ends| bits.get(&ends).copied();
         for (tracker, ties) in trackers.iter_mut().zip(&ties) {
-            ties.iter().for_each(|tie| tracker.ping_pong(tie.cookie, bit(tie.port, tie.peer, tie.peer_port)));
+            ties.iter().for_each(|tie| tracker.ping_pong(tie.cookie, bit(tie.ends)));
         }
         let late = verdicts.split_off(1);
         let seen = rows.into_iter().enumerate().map(|(index, row)| Seen {
             peer_port: row.peer_port,
-            ping_pong: bit(row.port, row.peer, row.peer_port),
+            ping_pong: bit(row.ends()),
             row,
             verdict: verdicts[0][index],
             late: late.iter().map(|verdicts| verdicts[index]).collect(),
@@ -99,11 +98,11 @@ impl Observer {
 }
 
 /// As `src/traffic` does, but of the thread's network namespace: /proc/net is that of the process.
-fn ping_pong_bits() -> HashMap<(u16, IpAddr, u16), bool> {
+fn ping_pong_bits() -> HashMap<u64, bool> {
     let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc/thread-self/net/tcp");
     let mapped = fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default();
     let rows = table.lines().chain(mapped.lines()).filter_map(proc::parse_tcp);
-    rows.filter_map(|row| Some(((row.port, row.peer, row.peer_port), row.ping_pong()?))).collect()
+    rows.filter_map(|row| Some((row.ends(), row.ping_pong()?))).collect()
 }
 
 /// One look of one judge: its verdict on each row.
