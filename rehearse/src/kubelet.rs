@@ -17,6 +17,8 @@ use crate::report::What;
 
 /// What the stop signal has at least: minimumGracePeriodInSeconds.
 const LEAST: Duration = Duration::from_secs(2);
+/// From KILL to the end.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// A probe's timeoutSeconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// A probe's failureThreshold.
@@ -79,7 +81,8 @@ async fn stop_in_order(pod: &mut Pod, orders: Orders, diary: &Diary) -> i32 {
 async fn kill(pod: &mut Pod, diary: &Diary) -> i32 {
     diary.note(What::Killed, "");
     pod.signal(Signal::KILL).await;
-    pod.wait().await
+    // An engine that does not answer must not hold us: whatever it left is removed in the end.
+    timeout(KILL_LIMIT, pod.wait()).await.unwrap_or(128 + Signal::KILL.number())
 }
 
 /// Probes on the app's URL until it is dropped: liveness as long as nobody has said `deleted`.

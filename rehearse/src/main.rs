@@ -2,6 +2,7 @@
 #![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 mod body;
+mod cast;
 mod chaos;
 mod cli;
 mod contender;
@@ -59,6 +60,9 @@ fn main() -> ExitCode {
         _ => {}
     }
     let words = words.get(1..).unwrap_or_default();
+    if name == image::JANITOR {
+        return image::clean_up(words);
+    }
     if words == [EMBEDDED] {
         return legacy::main();
     }

@@ -1,7 +1,6 @@
 //! The contender as it runs: a process that is PID 1 of its own namespace, or an engine's container.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -13,26 +12,20 @@ use lameduck::sys::child::send;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::cast::Program;
 use crate::diary::Diary;
-use crate::image::Container;
+use crate::image::{Container, Janitor};
 use crate::report::What;
 use crate::sandbox::{Alive, Descriptors};
 
 /// Lines of its output that are kept, for whoever asks why it never became ready.
 const KEPT: usize = 12;
 
-/// A program with its words; the first may differ from its path.
-#[derive(Clone, Debug)]
-pub struct Program {
-    pub path: OsString,
-    pub name: OsString,
-    pub arguments: Vec<OsString>,
-}
-
 #[derive(Debug)]
 pub struct Pod {
     child: Child,
     container: Option<Container>,
+    janitor: Option<Janitor>,
     output: Arc<Mutex<VecDeque<String>>>,
     _alive: Alive,
 }
@@ -59,6 +52,7 @@ impl Pod {
         }
         command.env("LAMEDUCK_GRACE_PERIOD", &how.grace);
         alive.prepare(&mut command, how.descriptors, how.own_processes, how.cpu);
+        let janitor = container.as_ref().map(Janitor::of).transpose()?;
         let mut child = command.spawn()?;
         diary.note(What::Started, "");
         let output = Arc::default();
@@ -68,7 +62,7 @@ impl Pod {
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(listen(stderr, Arc::clone(&output), diary.clone(), how.verbose));
         }
-        Ok(Pod { child, container, output, _alive: alive })
+        Ok(Pod { child, container, janitor, output, _alive: alive })
     }
 
     /// Its last words.
@@ -106,7 +100,11 @@ impl Pod {
 
     /// Waits for its end: the exit code, 128+n if signal n killed it. May be dropped and asked again.
     pub async fn wait(&mut self) -> i32 {
-        self.child.wait().await.map_or(-1, code)
+        let code = self.child.wait().await.map_or(-1, code);
+        if let Some(janitor) = &mut self.janitor {
+            janitor.ended();
+        }
+        code
     }
 }
 

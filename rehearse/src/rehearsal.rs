@@ -4,20 +4,19 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::chaos::Chaos;
-use crate::cli::{self, Plan, Server};
-use crate::contender::Contender;
+use crate::cast::Cast;
+use crate::cli::{self, Plan};
 use crate::report::{self, Column, Report, Round, Settings, Verdict};
 use crate::round::{Scene, Word};
-use crate::{EMBEDDED, Refused, STAGE};
+use crate::{Refused, STAGE};
 
 pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     let args = cli::parse(words)?;
@@ -31,14 +30,14 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     }
     // Short enough to be typed again.
     let plan = cli::plan(&args, fastrand::u64(1..1_000_000))?;
-    let cast = cast(&plan)?;
+    let cast = Cast::of(&plan, &args)?;
     let mut columns: Vec<Column> =
         plan.contenders.iter().map(|contender| Column { name: contender.name(), rounds: Vec::new(), worst: 0 }).collect();
     let mut line = Progress::new();
     for number in 0..plan.rounds {
         let choices = choices(&plan, number);
-        for (column, (contender, program)) in columns.iter_mut().zip(plan.contenders.iter().zip(&cast)) {
-            let scene = scene(&plan, &choices, contender, program, args.verbose);
+        for (contender, column) in columns.iter_mut().enumerate() {
+            let scene = scene(&plan, &cast, contender, number, &choices, args.verbose);
             let label = if plan.rounds > 1 { format!("round {} {}", number + 1, column.name) } else { column.name.clone() };
             let round = play(&scene, |doing, answered, lost| line.show(&label, doing, answered, lost))?;
             line.done(&label, &round);
@@ -49,7 +48,7 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     for column in &mut columns {
         column.worst = worst(&column.rounds);
     }
-    let report = report(&plan, words, columns);
+    let report = report(&plan, &cast, words, columns);
     print!("{}", report::table::draw(&report));
     print!("{}", report::timeline::draw(&report));
     if let Some(path) = &args.json {
@@ -63,53 +62,6 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
 fn write(path: &Path, text: &str) -> Result<(), Refused> {
     fs::write(path, text).map_err(|error| {
         Refused::unavailable(format!("cannot write {}: {error}; name a file that can be written", path.display()))
-    })
-}
-
-/// PID 1's program, its name and its words.
-struct Part {
-    path: OsString,
-    name: OsString,
-    arguments: Vec<OsString>,
-}
-
-/// Every contender's program, or why there is none: before anything is started.
-fn cast(plan: &Plan) -> Result<Vec<Part>, Refused> {
-    let ourselves = std::env::current_exe().map_err(|error| Refused::internal(format!("cannot find ourselves: {error}")))?;
-    let command = match &plan.server {
-        Server::Embedded => vec![ourselves.clone().into_os_string(), EMBEDDED.into()],
-        Server::Command(command) => command.clone(),
-        Server::Image { .. } => return Err(Refused::usage("cannot rehearse --image yet".to_owned())),
-    };
-    let (app, words) = command.split_first().ok_or_else(|| Refused::usage("cannot run nothing".to_owned()))?;
-    let app_path = find(app, "give COMMAND as it would be typed in a shell")?;
-    plan.contenders
-        .iter()
-        .map(|contender| match contender.entrypoint() {
-            None => Ok(Part { path: app_path.clone().into(), name: app.clone(), arguments: words.to_vec() }),
-            Some((name, options)) => {
-                let path = match contender {
-                    Contender::Lameduck(_) => PathBuf::from("/proc/self/exe"),
-                    _ => find(&name.into(), "install it (apt install it), or leave it out of --against")?,
-                };
-                Ok(Part { path: path.into(), name: name.into(), arguments: [&options[..], &command[..]].concat() })
-            }
-        })
-        .collect()
-}
-
-/// As execvp does.
-fn find(program: &OsString, what_to_do: &str) -> Result<PathBuf, Refused> {
-    let runs = |path: &Path| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    let path = Path::new(program);
-    let found = if path.components().count() > 1 || program.to_string_lossy().contains('/') {
-        Some(path.to_owned()).filter(|path| runs(path))
-    } else {
-        let directories = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&directories).map(|directory| directory.join(path)).find(|path| runs(path))
-    };
-    found.ok_or_else(|| {
-        Refused::unavailable(format!("cannot find {}: no such program here; {what_to_do}", program.to_string_lossy()))
     })
 }
 
@@ -131,13 +83,13 @@ fn choices(plan: &Plan, number: u32) -> Choices {
     Choices { seed, load_for: moment, chaos: plan.chaos.then(|| Chaos::draw(&mut rng, plan.propagation.last)) }
 }
 
-fn scene(plan: &Plan, choices: &Choices, contender: &Contender, part: &Part, verbose: bool) -> Scene {
+fn scene(plan: &Plan, cast: &Cast, contender: usize, number: u32, choices: &Choices, verbose: bool) -> Scene {
+    let (program, container) = cast.program(contender, number);
     Scene {
-        contender: contender.clone(),
-        path: part.path.clone(),
-        name: part.name.clone(),
-        arguments: part.arguments.clone(),
-        container: None,
+        contender: plan.contenders[contender].clone(),
+        program,
+        own_processes: container.is_none(),
+        container,
         addresses: plan.addresses.clone(),
         authority: plan.url.authority.clone(),
         url: format!("http://{}{}", plan.url.authority, plan.url.path),
@@ -153,11 +105,10 @@ fn scene(plan: &Plan, choices: &Choices, contender: &Contender, part: &Part, ver
         first_learns: plan.propagation.first,
         last_learns: plan.propagation.last,
         grace: plan.grace,
-        stop_signal: plan.stop_signal.map_or(15, |signal| signal.number()),
+        stop_signal: cast.stop_signal.number(),
         start_timeout: plan.start_timeout,
         probe_period: plan.probe_period,
-        own_network: plan.own_network,
-        own_processes: true,
+        own_network: cast.own_network,
         verbose,
         seed: choices.seed,
         chaos: choices.chaos,
@@ -196,7 +147,7 @@ fn worst(rounds: &[Round]) -> usize {
     indices.max_by_key(|&index| (!rounds[index].excused, rounds[index].tally.lost.total(), usize::MAX - index)).unwrap_or(0)
 }
 
-fn report(plan: &Plan, words: &[OsString], columns: Vec<Column>) -> Report {
+fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) -> Report {
     let verdict = columns.last().and_then(|column| column.rounds.get(column.worst).map(|round| (column, round)));
     let verdict = verdict.map_or(Verdict { contender: String::new(), lost: 0, passed: false, seed: 0 }, |(column, round)| {
         let lost = if round.excused { 0 } else { round.tally.lost.total() };
@@ -215,7 +166,7 @@ fn report(plan: &Plan, words: &[OsString], columns: Vec<Column>) -> Report {
             connections: plan.connections,
             propagate_ms: [plan.propagation.first, plan.propagation.last].map(|at| at.as_millis() as u64),
             grace_period_ms: plan.grace.as_millis() as u64,
-            stop_signal: plan.stop_signal.map_or("TERM".to_owned(), |signal| signal.to_string()),
+            stop_signal: cast.stop_signal.to_string(),
             timeout_ms: plan.timeout.as_millis() as u64,
             max_lost: plan.max_lost,
         },

@@ -1,7 +1,6 @@
 //! One contender's life and death, in a process of its own, the stage: start → ready → load → stop → verdict. The rehearsal hears of
 //! it by lines of JSON.
 
-use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use crate::Refused;
+use crate::cast::Program;
 use crate::chaos::{CPU, Chaos, Neighbours};
 use crate::contender::Contender;
 use crate::diary::Diary;
@@ -24,7 +24,7 @@ use crate::image::Container;
 use crate::kubelet::{self, Orders};
 use crate::load::client::{Outcome, Target, get};
 use crate::load::{Drive, Load};
-use crate::pod::{How, Pod, Program};
+use crate::pod::{How, Pod};
 use crate::report::{Event, Round, What};
 use crate::sandbox;
 use crate::verdict::{Seen, judge};
@@ -41,10 +41,8 @@ const PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Scene {
     pub contender: Contender,
-    /// The program as PID 1, its name and its words.
-    pub path: OsString,
-    pub name: OsString,
-    pub arguments: Vec<OsString>,
+    /// PID 1, or the engine that makes it.
+    pub program: Program,
     pub container: Option<Container>,
     /// Where the server may be: an address of each family for a name that is both.
     pub addresses: Vec<SocketAddr>,
@@ -107,13 +105,19 @@ fn play_alone() -> Result<Round, Refused> {
     let scene: Scene = serde_json::from_str(&line).map_err(|error| internal("read the scene", error.into()))?;
     // Our terminal's signals are the rehearsal's to answer.
     let _ = nix::unistd::setsid();
+    sandbox::enter(scene.own_network, scene.own_processes)?;
+    // Namespaces may have undone it.
+    sandbox::die_with_parent(std::io::stdin()).map_err(|error| internal("begin a stage", error))?;
+    if scene.own_processes {
+        sandbox::go_on_as_pid_1().map_err(|error| internal("make a stage", error))?;
+    }
     let neighbours = match scene.chaos {
         Some(Chaos::Starved) => Some(Neighbours::ready().map_err(|error| internal("start the neighbours", error))?),
         _ => None,
     };
-    sandbox::enter(scene.own_network, scene.own_processes)?;
-    // Namespaces may have undone it.
-    sandbox::die_with_parent(std::io::stdin()).map_err(|error| internal("begin a stage", error))?;
+    if scene.own_processes {
+        sandbox::next_is_pid_1().map_err(|error| internal("make a stage", error))?;
+    }
     let descriptors = sandbox::more_descriptors().map_err(|error| internal("raise the limit of open files", error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| internal("make the event loop", error))?;
@@ -134,7 +138,6 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         }
     }
 
-    let program = Program { path: scene.path.clone(), name: scene.name.clone(), arguments: scene.arguments.clone() };
     let how = How {
         descriptors,
         own_processes: scene.own_processes,
@@ -143,8 +146,8 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         verbose: scene.verbose,
     };
     say(&Word::Progress { doing: "starting".to_owned(), answered: 0, lost: 0 });
-    let mut pod = Pod::start(&program, scene.container.clone(), &how, &diary).map_err(|error| {
-        let name = scene.path.to_string_lossy();
+    let mut pod = Pod::start(&scene.program, scene.container.clone(), &how, &diary).map_err(|error| {
+        let name = scene.program.name.to_string_lossy();
         Refused::unavailable(format!(
             "cannot start {name}: {error}; {}",
             if error.raw_os_error() == Some(1) {
@@ -291,6 +294,13 @@ fn never_ready(scene: &Scene, pod: &Pod, why: &str, what_to_do: &str) -> Refused
 }
 
 async fn stop_during_start(scene: &Scene, mut pod: Pod, orders: Orders, after: Duration, diary: &Diary) -> Round {
+    let begun = async {
+        // Who has not been made yet cannot be stopped: an engine takes its time.
+        while pod.pid().is_none() {
+            sleep(LOOK).await;
+        }
+    };
+    let _ = timeout(scene.start_timeout, begun).await;
     let t0 = match timeout(after, pod.wait()).await {
         Ok(code) => diary.note(What::Exited, code.to_string()),
         Err(_) => {

@@ -1,6 +1,7 @@
 //! Namespaces: each contender is PID 1 of a pid namespace with a /proc of its own, and has a network of its own, so that all use the
-//! same port and nobody else's is touched. Whatever happens to us, the kernel ends what we started.
-#![allow(unsafe_code)] // what a child does before it becomes the command: one block, with its reason
+//! same port and nobody else's is touched. Its stage is PID 1 of one around it: whatever happens to us, and whoever the contender becomes,
+//! the kernel ends what we started.
+#![allow(unsafe_code)] // fork, and what a child does before it becomes the command: each block with its reason
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
@@ -14,7 +15,8 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
-use nix::unistd::{Pid, close, getgid, getuid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, close, fork, getgid, getuid};
 
 use crate::Refused;
 
@@ -33,7 +35,7 @@ pub fn die_with_parent(alive: impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Namespaces for this process and for those that it will start. To be called while there is but one thread.
+/// Namespaces for this process, and a pid namespace for those that it will start. To be called while there is but one thread.
 pub fn enter(own_network: bool, own_processes: bool) -> Result<(), Refused> {
     let mut spaces = CloneFlags::empty();
     spaces.set(CloneFlags::CLONE_NEWNET, own_network);
@@ -45,6 +47,40 @@ pub fn enter(own_network: bool, own_processes: bool) -> Result<(), Refused> {
         loopback_up().map_err(|error| Refused::unavailable(format!("cannot bring loopback up: {error}; {WAY_OUT}")))?;
     }
     Ok(())
+}
+
+/// Goes on as a child, PID 1 of the pid namespace that was entered, while this process waits for it, and dies with it. To be called while
+/// there is but one thread.
+pub fn go_on_as_pid_1() -> io::Result<()> {
+    let alive = Alive::new()?;
+    // SAFETY: there is no other thread, whose locks the child would find taken.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let Alive { theirs, ours } = alive;
+            drop(ours);
+            die_with_parent(&theirs)?;
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            own_proc()?;
+            Ok(())
+        }
+        ForkResult::Parent { child } => {
+            // Its word on how it went is on standard output, which both have.
+            let ended = waitpid(child, None);
+            std::process::exit(i32::from(!matches!(ended, Ok(WaitStatus::Exited(_, 0)))))
+        }
+    }
+}
+
+/// The children of this process that are yet to come are in a pid namespace of their own.
+pub fn next_is_pid_1() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWPID)?)
+}
+
+/// A /proc of this pid namespace, in this mount namespace alone.
+fn own_proc() -> io::Result<()> {
+    mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None::<&str>)?)
 }
 
 fn refused(error: &io::Error) -> Refused {
@@ -142,9 +178,7 @@ fn before_exec(
     die_with_parent(unsafe { std::os::fd::BorrowedFd::borrow_raw(theirs) })?;
     if own_processes {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None::<&str>)?;
+        own_proc()?;
     }
     if let Some(cpus) = cpus {
         sched_setaffinity(Pid::from_raw(0), &cpus)?;
