@@ -62,9 +62,13 @@ impl Engine {
         };
         let config = inspect().or_else(|_| {
             output(Command::new(&self.program).args(["pull", "--quiet", name])).map_err(|why| {
-                Refused::unavailable(format!("cannot get the image {name}: {why}; see whether {} pull works", self.program.display()))
+                Refused::unavailable(format!(
+                    "cannot get the image {name}: {why}; see whether {} pull works",
+                    self.program.display()
+                ))
             })?;
-            inspect().map_err(|why| Refused::unavailable(format!("cannot look at the image {name}: {why}; is it an image's name?")))
+            inspect()
+                .map_err(|why| Refused::unavailable(format!("cannot look at the image {name}: {why}; is it an image's name?")))
         })?;
         serde_json::from_str(config.trim())
             .map_err(|error| Refused::unavailable(format!("cannot read what {} says of {name}: {error}", self.program.display())))
@@ -262,8 +266,7 @@ pub fn clean_up(words: &[OsString]) -> ExitCode {
     let [engine, name, podman @ ..] = words else { return ExitCode::FAILURE };
     // Ctrl-C is for the others.
     let _ = setsid();
-    let container =
-        Container { engine: engine.clone(), name: name.to_string_lossy().into_owned(), podman: !podman.is_empty() };
+    let container = Container { engine: engine.clone(), name: name.to_string_lossy().into_owned(), podman: !podman.is_empty() };
     let mut word = String::new();
     let _ = std::io::stdin().read_to_string(&mut word);
     let sweeps = if word.is_empty() { &SWEEPS[..] } else { &SWEEPS[..1] };

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::chaos::Chaos;
 use crate::cast::Cast;
+use crate::chaos::Chaos;
 use crate::cli::{self, Plan};
 use crate::report::{self, Column, Report, Round, Settings, Verdict};
 use crate::round::{Scene, Word};
@@ -30,6 +30,10 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     }
     // Short enough to be typed again.
     let plan = cli::plan(&args, fastrand::u64(1..1_000_000))?;
+    // Now, rather than after minutes.
+    for path in args.json.iter().chain(&args.html) {
+        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| cannot_write(path, &error))?;
+    }
     let cast = Cast::of(&plan, &args)?;
     let mut columns: Vec<Column> =
         plan.contenders.iter().map(|contender| Column { name: contender.name(), rounds: Vec::new(), worst: 0 }).collect();
@@ -56,13 +60,18 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
             serde_json::to_string_pretty(&report).map_err(|error| Refused::internal(format!("cannot write JSON: {error}")))?;
         write(path, &(text + "\n"))?;
     }
+    if let Some(path) = &args.html {
+        write(path, &report::html::draw(&report))?;
+    }
     Ok(if report.verdict.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Refused> {
-    fs::write(path, text).map_err(|error| {
-        Refused::unavailable(format!("cannot write {}: {error}; name a file that can be written", path.display()))
-    })
+    fs::write(path, text).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Refused {
+    Refused::unavailable(format!("cannot write {}: {error}; name a file that can be written", path.display()))
 }
 
 /// What chance decides in a round, the same for every contender.

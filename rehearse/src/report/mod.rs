@@ -1,5 +1,7 @@
 //! What a rehearsal has found, as data: the JSON is this, and the table, the timeline and the page are drawn from it alone.
 
+pub mod html;
+mod plot;
 pub mod table;
 pub mod timeline;
 

@@ -1,16 +1,33 @@
 //! The report as a table, a column for each contender.
 
-use super::{Column, Report, Round, Tally};
+use super::{Column, Report, Round, Tally, Verdict};
 
 const WIDEST: usize = 24;
 
 pub fn draw(report: &Report) -> String {
+    let rows = rows(report, shortened);
+    let mut text = String::from("\n");
+    let first = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = |index: usize| rows.iter().map(|(_, cells)| cells[index].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..report.contenders.len()).map(width).collect();
+    for (name, cells) in &rows {
+        let cells: String = cells.iter().zip(&widths).map(|(cell, &width)| format!("   {cell:>width$}")).collect();
+        text.push_str(format!("{name:first$}{cells}").trim_end());
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(&notes(report));
+    text
+}
+
+/// The rows with a cell for each contender, whose names are the first.
+pub fn rows(report: &Report, head: impl Fn(&str) -> String) -> Vec<(String, Vec<String>)> {
     let columns = &report.contenders;
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     let mut row = |name: &str, cell: &dyn Fn(&Column) -> String| rows.push((name.to_owned(), columns.iter().map(cell).collect()));
     let many = report.settings.rounds > 1;
 
-    row("", &|column| shortened(&column.name));
+    row("", &|column| head(&column.name));
     row("answered", &|column| total(column).answered.to_string());
     row("lost", &|column| total(column).lost.total().to_string());
     for (index, (kind, _)) in Tally::default().lost.kinds().into_iter().enumerate() {
@@ -34,18 +51,7 @@ pub fn draw(report: &Report) -> String {
             worst(column).and_then(|round| round.stop.code).map_or("-".to_owned(), |code| code.to_string())
         });
     }
-    let mut text = String::from("\n");
-    let first = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let width = |index: usize| rows.iter().map(|(_, cells)| cells[index].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    for (name, cells) in &rows {
-        let cells: String = cells.iter().zip(&widths).map(|(cell, &width)| format!("   {cell:>width$}")).collect();
-        text.push_str(format!("{name:first$}{cells}").trim_end());
-        text.push('\n');
-    }
-    text.push('\n');
-    text.push_str(&notes(report));
-    text
+    rows
 }
 
 /// What is to be known besides, and the verdict.
@@ -67,17 +73,31 @@ fn notes(report: &Report) -> String {
         }
         let excused = column.rounds.iter().filter(|round| round.excused).count();
         if excused > 0 {
-            text.push_str(&format!("{}: {excused} rounds took the app itself away, and are not judged\n", column.name));
+            let rounds = counted(excused as u64, "round");
+            text.push_str(&format!("{}: {rounds} took the app itself away: shown, not judged\n", column.name));
         }
     }
-    let verdict = &report.verdict;
-    let word = if verdict.passed { "passed" } else { "failed" };
+    text.push_str(&verdict(report));
+    text.push('\n');
+    text
+}
+
+/// In one line.
+pub fn verdict(report: &Report) -> String {
+    let Verdict { contender, lost, passed, seed } = &report.verdict;
+    if report.contenders.last().is_some_and(|column| column.rounds.iter().all(|round| round.excused)) {
+        return format!("not judged: {contender} had its app taken away in every round; --seed {seed}");
+    }
+    let word = if *passed { "passed" } else { "failed" };
     let allowed = match report.settings.max_lost {
         0 => String::new(),
         most => format!(" ({most} allowed)"),
     };
-    text.push_str(&format!("{word}: {} lost {} requests{allowed}; --seed {}\n", verdict.contender, verdict.lost, verdict.seed));
-    text
+    format!("{word}: {contender} lost {}{allowed}; --seed {seed}", counted(*lost, "request"))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 pub fn worst(column: &Column) -> Option<&Round> {
@@ -102,7 +122,7 @@ fn most(column: &Column, figure: impl Fn(&Round) -> Option<u64>) -> Option<u64> 
     column.rounds.iter().filter_map(figure).max()
 }
 
-fn seconds(figure: Option<u64>) -> String {
+pub fn seconds(figure: Option<u64>) -> String {
     figure.map_or("-".to_owned(), |millis| format!("{:.1} s", millis as f64 / 1e3))
 }
 
