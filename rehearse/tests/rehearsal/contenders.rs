@@ -92,7 +92,7 @@ fn compare(url: &str, command: &[&str]) {
 fn the_grace_period_ends_in_kill() {
     let deaf = "import signal, http.server as h\nsignal.signal(15, signal.SIG_IGN)\nh.ThreadingHTTPServer(('127.0.0.1', 8083), \
                 h.SimpleHTTPRequestHandler).serve_forever()";
-    let words = ["--url", "http://127.0.0.1:8083/", "--grace-period", "4s", "--against", "none,sleep:1,lameduck", "--"];
+    let words = ["--url", "http://127.0.0.1:8083/", "--grace-period", "4s", "--against", "none,sleep:2,lameduck", "--"];
     let quick = ["--load-for", "500ms", "--propagate", "300ms..600ms"];
     let place = Place::new();
     // It lists the directory that it is in.

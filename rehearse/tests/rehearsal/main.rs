@@ -2,6 +2,7 @@
 //! tests/run does; what a plain user may do is tried as one.
 
 mod contenders;
+mod docs;
 mod image;
 mod losses;
 mod refusals;
