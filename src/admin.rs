@@ -230,7 +230,7 @@ fn with(mut snapshot: Snapshot, look: &Look) -> Snapshot {
     snapshot
 }
 
-fn answer(asked: Asked, snapshot: Snapshot) {
+pub fn answer(asked: Asked, snapshot: Snapshot) {
     let (kind, body) = match asked.question {
         Question::Metrics => (metrics::CONTENT_TYPE, metrics::page(&snapshot)),
         Question::Status(Form::Json) => ("application/json", snapshot.json()),
@@ -259,7 +259,7 @@ async fn accept(listener: tokio::net::TcpListener, sender: UnboundedSender<Messa
 }
 
 /// One connection, kept alive for as long as its client likes: it costs nothing while it rests.
-async fn serve(stream: TcpStream, sender: UnboundedSender<Message>) {
+pub async fn serve(stream: TcpStream, sender: UnboundedSender<Message>) {
     let mut begun = Vec::new();
     loop {
         let mut first = [0; 1024];

@@ -15,6 +15,8 @@ pub struct App<'a> {
     plan: &'a Plan,
     /// The main process, until it is reaped: later its number may be another's.
     main: Option<i32>,
+    /// The process group that it was born into.
+    group: i32,
     main_line: CommandLine,
     /// The server that was told in place of its shell: the shell gets a TERM if it outlives it.
     told_for_shell: Option<(i32, u64)>,
@@ -39,7 +41,7 @@ pub enum Meaning {
 
 impl<'a> App<'a> {
     pub fn new(plan: &'a Plan, main: i32) -> App<'a> {
-        App { plan, main: Some(main), main_line: CommandLine::open(main), told_for_shell: None }
+        App { plan, main: Some(main), group: main, main_line: CommandLine::open(main), told_for_shell: None }
     }
 
     /// Reaps whoever is dead; the main process's end is told once.
@@ -70,7 +72,8 @@ impl<'a> App<'a> {
             return Meaning::Interrupt;
         }
         match rewritten(&self.plan.rewrites, signal) {
-            Some(signal) if signal.is_forwarded() || signal == Signal::KILL => Meaning::Forward(signal),
+            // What somebody asked for is sent, be it STOP or KILL.
+            Some(sent) if sent != signal || signal.is_forwarded() => Meaning::Forward(sent),
             _ => Meaning::Nothing,
         }
     }
@@ -164,14 +167,20 @@ impl<'a> App<'a> {
 
     /// Sends a stop signal, and wakes a stopped process so that it can act on it.
     pub fn tell(&mut self, target: Target, signal: Signal) -> io::Result<()> {
+        // Before it is sent: a server may die of it at once, and its shell be done with it.
+        if self.main.is_some_and(|main| main != target.pid) {
+            self.told_for_shell = Some((target.pid, proc::process(target.pid).map_or(0, |process| process.started)));
+        }
         let result = self.send(target, signal);
+        self.wake(target);
+        result
+    }
+
+    /// Who is stopped acts on no signal but this.
+    fn wake(&self, target: Target) {
         if proc::process(target.pid).is_none_or(|process| process.is_stopped()) {
             let _ = self.send(target, Signal::CONT);
         }
-        if self.main.is_some_and(|main| main != target.pid) {
-            self.told_for_shell = proc::process(target.pid).map(|process| (process.pid, process.started));
-        }
-        result
     }
 
     fn send(&self, target: Target, signal: Signal) -> io::Result<()> {
@@ -190,14 +199,16 @@ impl<'a> App<'a> {
             return false;
         }
         self.told_for_shell = None;
-        child::send(main, Signal::TERM).is_ok()
+        let told = child::send(main, Signal::TERM).is_ok();
+        self.wake(Target { pid: main, server: None });
+        told
     }
 
     /// To all that the main process left behind.
     pub fn send_survivors(&self, signal: Signal) -> io::Result<()> {
-        let result = child::send_all(signal);
+        let result = child::send_all(signal, self.group);
         if signal != Signal::KILL {
-            let _ = child::send_all(Signal::CONT);
+            let _ = child::send_all(Signal::CONT, self.group);
         }
         result
     }

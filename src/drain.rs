@@ -51,18 +51,21 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
     let sample = hook.traffic.look(clock.now());
     hook.traffic.announce(sample.as_ref());
     hook.feed(Event::Traffic(sample));
+    let mut look_at = clock.now() + hook.traffic.interval();
     while hook.code.is_none() {
-        let look_at = Some(clock.now() + hook.traffic.interval());
         let woken = tokio::select! {
             biased;
             () = clock.until(hook.machine.deadline()) => Woken::Deadline,
-            () = clock.until(look_at) => Woken::Look,
+            () = clock.until(Some(look_at)) => Woken::Look,
             () = ended(Some(&hook.traffic)) => Woken::Ends,
         };
         match woken {
             Woken::Deadline => hook.feed(Event::Wake),
             Woken::Ends => hook.traffic.read_ends(clock.now()),
-            Woken::Look => hook.look(),
+            Woken::Look => {
+                hook.look();
+                look_at = clock.now() + hook.traffic.interval();
+            }
         }
     }
     hook.code.unwrap_or_default()

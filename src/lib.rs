@@ -7,6 +7,9 @@ mod cli;
 mod client;
 pub mod core;
 mod drain;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod log;
 mod plan;
@@ -24,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use admin::Admin;
-use cli::{Args, Verb};
+use cli::Verb;
 use core::cgroup::{Cgroup, Figure};
 use core::secrets::Secrets;
 use plan::{Env, Facts, Plan, Refused};
@@ -68,6 +71,9 @@ pub fn main() -> ExitCode {
 fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let usage = |message| Fatal { code: exit::USAGE, message };
+    let env = environment(inherited);
+    // Before anything is said.
+    log::keep(secrets(&env, &words));
     let (verb, args) = cli::parse(&words).map_err(usage)?;
     if args.help {
         return Ok(print(&cli::help()));
@@ -75,16 +81,14 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
     if args.version {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
-    let env = environment(inherited);
-    log::keep(secrets(&env, &args));
     let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
         Refused::Usage(message) => usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
     match verb {
         Verb::Drain => wait_here(&plan, inherited, clock),
-        Verb::Health => health(&plan, args.live),
-        Verb::Status => status(&plan),
+        Verb::Health => health(&plan, args.live, inherited),
+        Verb::Status => status(&plan, inherited),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
         Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
@@ -102,7 +106,8 @@ fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8
 }
 
 /// `lameduck health`: the answer is the exit code, and the reason a line.
-fn health(plan: &Plan, live: bool) -> Result<u8, Fatal> {
+fn health(plan: &Plan, live: bool, inherited: &Inherited) -> Result<u8, Fatal> {
+    inherited.let_end();
     let path = if live { "/livez" } else { "/readyz" };
     let unhealthy = |message| Fatal { code: 1, message };
     match event_loop()?.block_on(client::ask(plan, path)) {
@@ -113,7 +118,8 @@ fn health(plan: &Plan, live: bool) -> Result<u8, Fatal> {
 }
 
 /// `lameduck status`: drawn by whoever knows, for a terminal in colour.
-fn status(plan: &Plan) -> Result<u8, Fatal> {
+fn status(plan: &Plan, inherited: &Inherited) -> Result<u8, Fatal> {
+    inherited.let_end();
     let path = if std::io::stdout().is_terminal() { "/status?drawn=colour" } else { "/status?drawn" };
     match event_loop()?.block_on(client::ask(plan, path)) {
         Ok((200, body)) => Ok(print(&body)),
@@ -159,6 +165,7 @@ fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -
     };
     let outside = run::Outside { admin, own, probe: &probe };
     let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
+    sys::child::take_terminal_back(pid);
     // What is left to tidy is the kernel's: whoever waits for us need not.
     sys::exit(code)
 }
@@ -268,12 +275,12 @@ fn environment(inherited: &Inherited) -> Env {
     }))
 }
 
-/// What must not be seen of the environment and of the command.
-fn secrets(env: &Env, args: &Args) -> Secrets {
+/// What must not be seen of the environment and of the command line.
+fn secrets(env: &Env, words: &[OsString]) -> Secrets {
     let variables: Vec<_> = env.variables().map(|(name, value)| (name, value.to_string_lossy())).collect();
-    // `--ready exec:` is a command, too.
-    let check = args.ready.as_ref().map(OsStr::new).or(env.get("LAMEDUCK_READY"));
-    let words: Vec<_> = args.command.iter().map(OsString::as_os_str).chain(check).map(OsStr::to_string_lossy).collect();
+    // `--ready exec:` is a command, in its variable too.
+    let check = env.get("LAMEDUCK_READY");
+    let words: Vec<_> = words.iter().map(OsString::as_os_str).chain(check).map(OsStr::to_string_lossy).collect();
     Secrets::new(variables.iter().map(|(name, value)| (*name, value.as_ref())), words.iter().map(AsRef::as_ref))
 }
 

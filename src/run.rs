@@ -102,6 +102,8 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
     if let Some(admin) = &mut this.outside.admin {
         admin.readiness().started();
     }
+    // Who died while others were waited for was announced then.
+    this.reap();
     loop {
         if let Some(code) = this.code {
             return code;
@@ -156,7 +158,21 @@ impl Loop<'_> {
                 }
             }
             Woken::Look => self.look(),
-            Woken::Signals(signals) => signals.iter().for_each(|signal| self.signal(signal)),
+            Woken::Signals(signals) => {
+                signals.iter().for_each(|signal| self.signal(signal));
+                self.keep_time();
+            }
+        }
+    }
+
+    /// Signals come first, but an app that sends one after the other must not hold up what is due.
+    fn keep_time(&mut self) {
+        let now = self.clock.now();
+        if self.machine.deadline().is_some_and(|deadline| now >= deadline) {
+            self.feed(Event::Wake);
+        }
+        if self.look_at.is_some_and(|look_at| now >= look_at) {
+            self.look();
         }
     }
 

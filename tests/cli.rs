@@ -1,5 +1,7 @@
 //! What is said about bad input, and that nothing was started.
 
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
 fn lameduck(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -111,4 +113,30 @@ fn plan_says_what_would_happen_and_why() {
         assert!(said.lines().any(|said| said == line), "{line:?} is missing:\n{said}");
     }
     assert!(said.contains("> cpu              LAMEDUCK_CPU_REQUEST_MILLIS "), "{said}");
+}
+
+/// Who answers nobody: the question is given up after 5 s, or when somebody says so.
+#[test]
+fn health_and_status_end_of_a_signal_as_any_command() {
+    for verb in ["health", "status"] {
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap().to_string();
+        let mut asks = Command::new(env!("CARGO_BIN_EXE_lameduck")).args([verb, "--admin", &address]).spawn().unwrap();
+        let _asked = admin.accept().unwrap();
+        let killed = Command::new("kill").args(["-TERM", &asks.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(asks.wait().unwrap().signal(), Some(15), "{verb}");
+    }
+}
+
+/// Where an option cannot even be read, too.
+#[test]
+fn no_refusal_shows_a_secret() {
+    let variables = [("DB_PASSWORD", "hunter2-hunter2")];
+    for arguments in [&["--group=hunter2-hunter2", "x"][..], &["--hunter2-hunter2", "x"], &["--delay", "hunter2-hunter2", "x"]] {
+        let output = lameduck(arguments, &variables);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains("***") && !error.contains("hunter2"), "{error}");
+    }
 }

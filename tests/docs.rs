@@ -59,6 +59,8 @@ const OTHERS: &[&str] = &[
     "--password",
     "--no-install-recommends",
     "--rm",
+    "--url",
+    "--image",
 ];
 
 #[test]
@@ -160,11 +162,23 @@ fn only_sys_touches_the_kernel() {
     }
 }
 
+/// A target that Cargo.toml lacks is never run.
+#[test]
+fn every_fuzz_target_is_run() {
+    let manifest = read("fuzz/Cargo.toml");
+    for path in sources("fuzz/fuzz_targets") {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}\"")), "fuzz/Cargo.toml lacks {name}");
+    }
+}
+
 /// The house in docs/design.md has the rooms that stand.
 #[test]
 fn the_picture_of_the_house_is_true() {
     let text = read("docs/design.md");
-    for directory in ["src", "src/core", "src/plan", "src/sys", "src/traffic"] {
+    let rooms =
+        ["src", "src/core", "src/plan", "src/sys", "src/traffic", "rehearse/src", "rehearse/src/load", "rehearse/src/report"];
+    for directory in rooms {
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).expect("a directory") {
             let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
             assert!(name == "mod.rs" || text.contains(&name), "docs/design.md lacks {directory}/{name}");

@@ -12,6 +12,11 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use proptest::prelude::*;
 
+#[path = "size/properties.rs"]
+mod properties;
+
+use properties::{in_units, model, rendered};
+
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -32,40 +37,6 @@ fn quantity_text() -> impl Strategy<Value = (String, String, Option<String>, Str
         })
 }
 
-fn power(base: u32, exponent: i32) -> BigRational {
-    BigRational::from_integer(BigInt::from(base)).pow(exponent)
-}
-
-/// The value as a fraction, by the grammar's own words: number × 10^n or 2^n.
-fn model(digits: &str, fraction: &str, suffix: &str) -> BigRational {
-    let number: BigInt = format!("0{digits}{fraction}").parse().expect("digits");
-    let unit = match suffix {
-        "n" => power(10, -9),
-        "u" => power(10, -6),
-        "m" => power(10, -3),
-        "" => power(10, 0),
-        "k" => power(10, 3),
-        "M" => power(10, 6),
-        "G" => power(10, 9),
-        "T" => power(10, 12),
-        "P" => power(10, 15),
-        "E" => power(10, 18),
-        "Ki" => power(1024, 1),
-        "Mi" => power(1024, 2),
-        "Gi" => power(1024, 3),
-        "Ti" => power(1024, 4),
-        "Pi" => power(1024, 5),
-        "Ei" => power(1024, 6),
-        exponent => power(10, exponent[1..].parse().expect("an exponent")),
-    };
-    BigRational::from_integer(number) * power(10, -i32::try_from(fraction.len()).expect("short")) * unit
-}
-
-/// In units of 10^-decimals, a part rounded up; None where u64 ends.
-fn in_units(value: &BigRational, decimals: i32) -> Option<u64> {
-    u64::try_from((value * power(10, decimals)).ceil().to_integer()).ok()
-}
-
 proptest! {
     #![proptest_config(cases(2000))]
 
@@ -73,18 +44,7 @@ proptest! {
     fn a_quantity_is_what_exact_fractions_say((sign, digits, fraction, suffix) in quantity_text()) {
         let point = fraction.as_ref().map_or(String::new(), |fraction| format!(".{fraction}"));
         let text = format!("{sign}{digits}{point}{suffix}");
-        let value = model(&digits, fraction.as_deref().unwrap_or_default(), &suffix);
-        for decimals in [0, 3] {
-            let read = quantity::parse(&text, decimals, "what");
-            match in_units(&value, decimals) {
-                Some(units) => prop_assert_eq!(read, Ok(units), "{} in 10^-{}", text, decimals),
-                None => prop_assert_eq!(read, Err(quantity::LARGER_THAN_ANY_MACHINE), "{}", text),
-            }
-        }
-        // CPU ends at a billion cores.
-        let most = 1_000_000_000_000;
-        let milli = in_units(&value, 3).filter(|milli| *milli <= most).map(Millicores);
-        prop_assert_eq!(cpu::parse_quantity(&text).ok(), milli, "{}", text);
+        properties::a_quantity_is_what_exact_fractions_say(&text, &digits, fraction.as_deref().unwrap_or_default(), &suffix);
         let negative = format!("-{digits}{point}{suffix}");
         prop_assert!(quantity::parse(&negative, 3, "what").is_err());
     }
@@ -275,19 +235,6 @@ proptest! {
 
 // ---- Templates ----
 
-fn known(name: &str) -> Option<Cow<'static, [u8]>> {
-    match name {
-        "A" => Some(Cow::from(&b"one"[..])),
-        "EMPTY" => Some(Cow::from(&b""[..])),
-        "DOLLARS" => Some(Cow::from(&b"${A} $A $$"[..])),
-        _ => None,
-    }
-}
-
-fn rendered(text: &[u8]) -> Result<Vec<u8>, template::Fault> {
-    template::render(text, known)
-}
-
 /// Text that is rich in what templates are made of.
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -314,29 +261,20 @@ fn text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(cases(600))]
 
-    /// Whatever bytes they are.
     #[test]
     fn without_a_reference_a_text_stays_as_it_is(bytes in any::<Vec<u8>>(), more in text()) {
-        for text in [bytes, more.into_bytes()] {
-            if !text.windows(2).any(|two| two == b"${") {
-                prop_assert_eq!(rendered(&text), Ok(text));
-            }
-        }
+        properties::without_a_reference_a_text_stays_as_it_is(&bytes);
+        properties::without_a_reference_a_text_stays_as_it_is(more.as_bytes());
     }
 
     #[test]
     fn a_quoted_text_is_rendered_to_itself(text in text()) {
-        prop_assert_eq!(rendered(text.replace("${", "$${").as_bytes()), Ok(text.into_bytes()));
+        properties::a_quoted_text_is_rendered_to_itself(&text);
     }
 
-    /// Rendered twice is rendered once, unless what came out speaks of references again.
     #[test]
     fn what_is_rendered_is_done(text in text()) {
-        if let Ok(once) = rendered(text.as_bytes())
-            && !once.windows(2).any(|two| two == b"${")
-        {
-            prop_assert_eq!(rendered(&once), Ok(once));
-        }
+        properties::what_is_rendered_is_done(&text);
     }
 
     /// Values are put in as they are, not read as templates.
@@ -346,15 +284,9 @@ proptest! {
         prop_assert_eq!(result, Ok(format!("{before}{value}{after}").into_bytes()));
     }
 
-    /// Line by line it is the same: a fault names the first line that has one.
     #[test]
     fn a_fault_is_on_the_first_line_that_has_one(text in text()) {
-        let first = text.split('\n').position(|line| rendered(line.as_bytes()).is_err()).map(|index| index + 1);
-        prop_assert_eq!(rendered(text.as_bytes()).err().map(|fault| fault.line), first);
-        if first.is_none() {
-            let lines: Vec<Vec<u8>> = text.split('\n').map(|line| rendered(line.as_bytes()).unwrap()).collect();
-            prop_assert_eq!(rendered(text.as_bytes()).unwrap(), lines.join(&b'\n'));
-        }
+        properties::a_fault_is_on_the_first_line_that_has_one(&text);
     }
 
     #[test]

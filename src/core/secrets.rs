@@ -17,6 +17,9 @@ impl Secrets {
     pub fn new<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>, words: impl Iterator<Item = &'a str>) -> Secrets {
         let mut secrets = Secrets::default();
         variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
+        // As the app gets them, blanks and all, and then as a shell would read them.
+        let words: Vec<&str> = words.collect();
+        secrets.learn_words(&words);
         let mut is_next = false;
         for word in words {
             for part in word.split([' ', '\t', '\n', ';']) {
@@ -42,6 +45,23 @@ impl Secrets {
         secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
         secrets.values.dedup();
         secrets
+    }
+
+    fn learn_words(&mut self, words: &[&str]) {
+        // `sh -c`'s, where blanks and quotes are the shell's.
+        let is_script = |name: &str, value: &str| name.contains(char::is_whitespace) || value.starts_with(['"', '\'']);
+        let mut is_next = false;
+        for word in words {
+            let option = word.starts_with('-');
+            if std::mem::take(&mut is_next) && !option {
+                self.learn(word);
+            }
+            match word.split_once('=') {
+                Some((name, value)) if is_secret(name) && !is_script(name, value) => self.learn(value),
+                None if option && is_secret(word) => is_next = true,
+                _ => {}
+            }
+        }
     }
 
     fn learn(&mut self, value: &str) {
@@ -193,6 +213,14 @@ mod tests {
             assert_eq!(masked(&[], &["sh", "-c", script], script), expected);
         }
         assert_eq!(masked(&[], &["bash -c 'A_SECRET=sesame run'"], "sesame"), "***");
+    }
+
+    /// A word is what the app gets, blanks and all; only a shell makes several of it.
+    #[test]
+    fn a_secret_of_several_words() {
+        let words = ["app", "--password=correct horse battery", "--token", "one two;three", "--verbose"];
+        assert_eq!(masked(&[], &words, &words.join(" ")), "app --password=*** --token *** --verbose");
+        assert_eq!(masked(&[], &["x", "--key=a\nbcdefg"], "cannot expand \"--key=a\\nbcdefg\""), "cannot expand \"--key=***\"");
     }
 
     #[test]

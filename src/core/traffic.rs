@@ -358,6 +358,8 @@ impl Tracker {
         let first = known.first_seen(now);
         let verdict = known.judge(now, row, stuck, &self.rules);
         known.set(verdict::SEEN, true);
+        // An incomplete look may have missed it.
+        known.set(verdict::LEFT, false);
         if arrived {
             known.set(verdict::COUNTED | verdict::WORKED, true);
         }
@@ -763,6 +765,21 @@ mod tests {
         assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
         tracker.ended(at(200), &row(info(10, 5, 5, 0, 101)));
         assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn what_is_there_again_has_not_left_when_the_app_is_told() {
+        let mut tracker = Tracker::new(rules());
+        let asked = row(info(10, 5, 5, 0, 100));
+        look(&mut tracker, 0, std::slice::from_ref(&asked));
+        // A torn look misses it; the next one is taken in slices, and the app is told between two of them.
+        look(&mut tracker, 100, &[]);
+        tracker.row(at(200), &asked);
+        tracker.told();
+        tracker.end(at(200));
+        assert_eq!(tracker.verdict(1), Some(Verdict::Asked));
+        tracker.ended(at(300), &asked);
+        assert_eq!(tracker.tally(), Tally { cut: 1, ..Tally::default() });
     }
 
     #[test]

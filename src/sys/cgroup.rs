@@ -39,14 +39,15 @@ fn read_under(mount: &str, table: &str) -> Cgroup {
 }
 
 /// The group's own directory, and those above it up to the mount.
-fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+pub fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let lines = table.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))
     });
     let path = lines.filter(|(controllers, _)| wanted(controllers)).map(|(_, path)| path).next().unwrap_or_default();
-    // The group of another namespace lies outside.
-    let path = if path.contains("..") { "" } else { path.trim_end_matches('/') };
+    // The group of another namespace lies outside, and what is no path nowhere.
+    let is_inside = path.starts_with('/') && path.split('/').all(|part| part != "..");
+    let path = if is_inside { path.trim_end_matches('/') } else { "" };
     let mut directories = vec![format!("{mount}{path}")];
     directories.extend(path.rmatch_indices('/').map(|(end, _)| format!("{mount}{}", &path[..end])));
     directories
@@ -150,6 +151,15 @@ mod tests {
         let found = tree.read("4:cpu,cpuacct:/kubepods/c1\n");
         assert_eq!(found.cpu_shares.clone().unwrap().text, "512\n");
         assert_eq!(tree.texts(&found.cpu_max), ["cpu/kubepods/c1/cpu.cfs_quota_us=50000 100000"]);
+    }
+
+    #[test]
+    fn no_directory_lies_outside_of_the_mount() {
+        let directories = |table: &str| upwards("/mount", table, str::is_empty);
+        assert_eq!(directories("0::/a/b..c/\n"), ["/mount/a/b..c", "/mount/a", "/mount"], "two dots in a name");
+        for table in ["0::/../other", "0::/a/..", "0::-", "0::..", "0::", ""] {
+            assert_eq!(directories(table), ["/mount"], "{table:?}");
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Command<'a> {
 
 /// Becomes the command in place of ourselves: returns only if that fails.
 pub fn replace(command: &Command<'_>) -> SpawnError {
-    become_app(Image::new(command), command).error()
+    become_app(&mut Image::new(command), command).error()
 }
 
 /// Starts the command in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
@@ -104,7 +104,7 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
         -1 => Err(SpawnError::Fork(io::Error::last_os_error())),
         0 => {
             lead_a_group(terminal, &mut image);
-            let failed = become_app(image, command);
+            let failed = become_app(&mut image, command);
             let text = failed.to_bytes();
             // SAFETY: five bytes that outlive the call; _exit runs nothing of ours.
             unsafe {
@@ -127,6 +127,7 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
                 Some(failed) => {
                     // SAFETY: waits for the child that has just said that it exits.
                     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+                    take_terminal_back(pid);
                     Err(failed.error())
                 }
             }
@@ -145,7 +146,7 @@ pub fn spawn_probe(command: &Command<'_>) -> io::Result<i32> {
             lead_a_group(None, &mut image);
             // SAFETY: both are open; dup2 only changes our own table.
             unsafe { (0..=2).for_each(|fd| _ = libc::dup2(null.as_raw_fd(), fd)) };
-            let failed = become_app(image, command);
+            let failed = become_app(&mut image, command);
             // SAFETY: _exit runs nothing of ours.
             unsafe { libc::_exit(i32::from(exec_code(failed.errno))) }
         }
@@ -250,8 +251,8 @@ fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
     }
 }
 
-/// Returns only if something failed. Allocates nothing: in the child other threads' locks may be held for ever.
-fn become_app(mut image: Image, command: &Command<'_>) -> Failed {
+/// Returns only if something failed. Allocates and frees nothing: in the child other threads' locks may be held for ever.
+fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
     let Command { inherited, setup, .. } = command;
     if let Err(failed) = set_up(setup) {
         return failed;
@@ -347,6 +348,18 @@ fn terminal() -> Option<RawFd> {
     })
 }
 
+/// The terminal that the app's group had is our group's again: whoever started us reads from it next.
+pub fn take_terminal_back(group: i32) {
+    for fd in 0..=2 {
+        // SAFETY: plain system calls; TTOU is blocked: from the background this neither stops us nor fails.
+        unsafe {
+            if libc::tcgetpgrp(fd) == group {
+                libc::tcsetpgrp(fd, libc::getpgrp());
+            }
+        }
+    }
+}
+
 fn failure(read: &OwnedFd) -> Option<Failed> {
     let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut bytes = [0u8; Failed::LENGTH];
@@ -406,13 +419,18 @@ pub fn send(pid: i32, signal: Signal) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal.number()) }.into()).map(drop)
 }
 
-/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants.
-pub fn send_all(signal: Signal) -> io::Result<()> {
+/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc shows nobody,
+/// those of the app's `group`.
+pub fn send_all(signal: Signal, group: i32) -> io::Result<()> {
     if std::process::id() == 1 {
         return send(-1, signal);
     }
+    let processes = proc::processes();
+    if processes.is_empty() {
+        return send(-group, signal);
+    }
     let mut result = Ok(());
-    for process in proc::descendants(&proc::processes(), std::process::id() as i32) {
+    for process in proc::descendants(&processes, std::process::id() as i32) {
         result = send(process.pid, signal).or(result);
     }
     result

@@ -22,6 +22,7 @@ extern "C" fn before_main() {
         // SAFETY: fcntl with F_GETFD only looks.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
             found |= 1 << fd;
+            fill();
         }
     }
     if is_ignored(libc::SIGPIPE) {
@@ -30,6 +31,18 @@ extern "C" fn before_main() {
     FOUND.store(found, Ordering::Relaxed);
     // Blocking nothing changes nothing.
     MASK.store(set_mask(libc::SIG_BLOCK, SignalSet(0)).0, Ordering::Relaxed);
+}
+
+/// Without /dev/null Rust's start-up code would abort: then the end of a pipe takes the lowest place, which reads as empty and cannot be
+/// written to.
+fn fill() {
+    let mut ends = [0; 2];
+    // SAFETY: two descriptors are written to memory of ours, and the second is closed again before anybody knows of it.
+    unsafe {
+        if libc::access(c"/dev/null".as_ptr(), libc::R_OK | libc::W_OK) == -1 && libc::pipe(ends.as_mut_ptr()) == 0 {
+            libc::close(ends[1]);
+        }
+    }
 }
 
 fn is_ignored(signal: i32) -> bool {

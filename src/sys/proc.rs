@@ -30,7 +30,17 @@ impl Process {
     }
 }
 
+/// Whether the pids of /proc are those that we know: it may be mounted for another pid namespace (`unshare --pid` alone), and then its
+/// numbers are strangers'.
+fn is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+}
+
+/// None where there is no /proc of ours.
 pub fn processes() -> Vec<Process> {
+    if !is_ours() {
+        return Vec::new();
+    }
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
@@ -39,7 +49,7 @@ pub fn process(pid: i32) -> Option<Process> {
     parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
-fn parse_stat(text: &str) -> Option<Process> {
+pub fn parse_stat(text: &str) -> Option<Process> {
     // The name in parentheses may hold anything, parentheses too.
     let pid = text.split(' ').next()?.parse().ok()?;
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
@@ -103,7 +113,7 @@ fn open_files(pid: i32) -> Option<usize> {
 }
 
 /// User and system time, of the process itself and of its children that it has reaped.
-fn parse_cpu_ticks(stat: &str) -> Option<u64> {
+pub fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     Some(fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
 }
@@ -116,7 +126,7 @@ pub fn of_our_cgroup(processes: &[Process]) -> Vec<Process> {
 }
 
 /// Whether every cgroup of `ours` is that of `theirs` or one above it.
-fn is_within(ours: &str, theirs: &str) -> bool {
+pub fn is_within(ours: &str, theirs: &str) -> bool {
     ours.lines().all(|line| {
         let directory = line.trim_end_matches('/');
         theirs.lines().any(|other| {
@@ -132,6 +142,9 @@ pub struct CommandLine(Option<File>);
 
 impl CommandLine {
     pub fn open(pid: i32) -> CommandLine {
+        if !is_ours() {
+            return CommandLine(None);
+        }
         CommandLine(File::open(format!("/proc/{pid}/cmdline")).ok())
     }
 
@@ -175,7 +188,7 @@ pub fn udp_listeners() -> Vec<(u64, u16)> {
     tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp)).collect()
 }
 
-fn parse_udp(line: &str) -> Option<(u64, u16)> {
+pub fn parse_udp(line: &str) -> Option<(u64, u16)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, remote, _, _, _, _, _, _, inode, ..] = fields[..] else { return None };
     let (_, port) = parse_end(local)?;
@@ -200,7 +213,7 @@ pub fn are_listed(sockets: &HashSet<u64>) -> bool {
     strange.is_empty()
 }
 
-fn parse_inode(line: &str, field: usize) -> Option<u64> {
+pub fn parse_inode(line: &str, field: usize) -> Option<u64> {
     line.split_ascii_whitespace().nth(field)?.parse().ok()
 }
 
@@ -209,7 +222,7 @@ pub fn may_hide_processes() -> bool {
     fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| parse_hidepid(&mounts))
 }
 
-fn parse_hidepid(mounts: &str) -> bool {
+pub fn parse_hidepid(mounts: &str) -> bool {
     let mut options = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
@@ -224,7 +237,7 @@ pub fn passive_opens() -> Option<u64> {
     parse_passive_opens(&fs::read_to_string("/proc/net/snmp").ok()?)
 }
 
-fn parse_passive_opens(text: &str) -> Option<u64> {
+pub fn parse_passive_opens(text: &str) -> Option<u64> {
     let mut rows = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_ascii_whitespace);
     rows.next()?.zip(rows.next()?).find(|(name, _)| *name == "PassiveOpens")?.1.parse().ok()
 }
@@ -243,7 +256,7 @@ pub fn tcp_in_use() -> Option<bool> {
     Some(v4 + v6 > 0)
 }
 
-fn parse_in_use(text: &str, name: &str) -> Option<u64> {
+pub fn parse_in_use(text: &str, name: &str) -> Option<u64> {
     let mut fields = text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace();
     fields.find(|word| *word == "inuse")?;
     fields.next()?.parse().ok()
@@ -338,7 +351,7 @@ pub fn netlink_drops(address: u32) -> Option<u64> {
     parse_netlink_drops(&fs::read_to_string("/proc/net/netlink").ok()?, address)
 }
 
-fn parse_netlink_drops(text: &str, address: u32) -> Option<u64> {
+pub fn parse_netlink_drops(text: &str, address: u32) -> Option<u64> {
     const SOCK_DIAG: &str = "4";
     let address = address.to_string();
     text.lines().find_map(|line| {

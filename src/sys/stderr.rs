@@ -2,10 +2,10 @@
 //! app's.
 
 use std::borrow::Cow;
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
@@ -42,7 +42,7 @@ impl Stderr {
     pub fn open() -> Stderr {
         // SAFETY: borrows descriptor 2 for fstat; ManuallyDrop keeps it open.
         let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(STDERR) });
-        let way = file.metadata().map_or(Way::Plain, |metadata| Way::of(metadata.file_type()));
+        let way = file.metadata().map_or(Way::Plain, |ours| Way::of(&ours));
         Stderr { way, torn: AtomicBool::new(false) }
     }
 
@@ -58,14 +58,22 @@ impl Stderr {
 }
 
 impl Way {
-    fn of(kind: FileType) -> Way {
+    fn of(ours: &Metadata) -> Way {
+        let kind = ours.file_type();
         // SAFETY: isatty only looks.
         let terminal = kind.is_char_device() && unsafe { libc::isatty(STDERR) } == 1;
-        if terminal || kind.is_fifo() {
-            let anew = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/2");
-            if let Ok(file) = anew {
-                return Way::Own(file);
-            }
+        let anew = |path: &str| {
+            let options = libc::O_NONBLOCK | libc::O_NOCTTY;
+            let file = OpenOptions::new().write(true).custom_flags(options).open(path).ok()?;
+            let is_it = file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (ours.dev(), ours.ino()));
+            is_it.then_some(file)
+        };
+        // A terminal without /proc by its number.
+        let by_number = || if terminal { anew(&format!("/dev/pts/{}", libc::minor(ours.rdev()))) } else { None };
+        if (terminal || kind.is_fifo())
+            && let Some(file) = anew("/proc/self/fd/2").or_else(by_number)
+        {
+            return Way::Own(file);
         }
         if kind.is_fifo()
             && let Ok((read, write)) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)

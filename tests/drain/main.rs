@@ -9,6 +9,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,30 @@ fn what_comes_during_the_wait_is_waited_for_and_said() {
         assert!(ended.code == 0 && line.contains("; 1 new connections (the last after "), "{ended:?}");
         answered(request, "answer\n");
         assert!(ended.after() >= 3.0, "{line}");
+        serves_on(&mut pod);
+    });
+}
+
+/// However fast connections come and end: the hook looks at them.
+#[test]
+fn a_crowd_of_short_connections_is_said() {
+    in_own_network(|| {
+        let mut pod = server();
+        let mut hook = Hook::start(&pod, &[&HASTY[..], &["--log-level", "info"]].concat());
+        hook.begun();
+        let (stop, stopped) = channel::<()>();
+        let clients = thread::spawn(move || {
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                let _ = TcpStream::connect(("127.0.0.1", 8080)).and_then(|mut stream| stream.write_all(b"x"));
+                // No more than there are ports for.
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let ended = hook.ends();
+        drop(stop);
+        clients.join().unwrap();
+        let line = ended.line();
+        assert!(line.contains(" new connections (the last after "), "{ended:?}");
         serves_on(&mut pod);
     });
 }

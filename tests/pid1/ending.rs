@@ -1,9 +1,10 @@
 //! Exit codes, and the end of everything that the main process left behind.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{LAMEDUCK, Pid1};
-use crate::{CALLER, PYTHON, SLACK, child_named, lameduck, report, run, scene};
+use crate::support::{LAMEDUCK, Pid1, eventually, signal_to};
+use crate::{CALLER, PYTHON, SLACK, child_named, children, lameduck, report, run, scene, status};
 
 /// Runs lameduck as PID 1 of a namespace of its own for each number, and prints a line for each wrong code.
 fn all_codes(numbers: &str, app: &str, expected: &str) {
@@ -94,6 +95,71 @@ fn an_app_that_ignores_its_stop_signal_is_killed_within_the_grace_period() {
         for event in ["stop-requested", "stopping", "killing", "exit"] {
             init.line(&format!(" {event}"));
         }
+    });
+}
+
+#[test]
+fn an_app_that_never_stops_signalling_is_killed_in_time_all_the_same() {
+    // Real-time signals queue: there always is a next one. Not so many that no room is left for other tests.
+    let app = "import os, signal, time; signal.signal(15, signal.SIG_IGN); signal.signal(40, signal.SIG_IGN)\n\
+               print('ready', flush=True); os.fork(); os.fork(); end = time.monotonic() + 20\n\
+               while time.monotonic() < end:\n try: os.kill(1, 40)\n except OSError: pass";
+    let argv = ["prlimit", "--sigpending=20000", LAMEDUCK, "--grace-period", "2s", "--", PYTHON, "-c", app];
+    run(
+        &argv,
+        |_| {},
+        |init| {
+            init.app_line("ready");
+            let asked = Instant::now();
+            init.signal(15);
+            assert_eq!(init.exit(), 137, "{:?}", init.seen);
+            assert!(asked.elapsed() < Duration::from_secs(2) + SLACK, "too late: {:?}", asked.elapsed());
+        },
+    );
+}
+
+/// A server of a known name behind a shell that goes on, the two scheduled before lameduck and all on one CPU: the server has died of
+/// its stop signal, and its shell has reaped it, before lameduck can look.
+#[test]
+fn a_shell_whose_server_is_gone_at_once_gets_its_term() {
+    let shell = "chrt --fifo -p 20 $$ || exit 99; \
+                 bash -c 'exec -a redis-server sleep 1000' & echo ready; wait $!; echo server gone; sleep 30";
+    let scene_text = "exec taskset -c \"$(taskset -pc $$ | sed 's/.*[ ,-]//')\" \"$0\" \"$@\"";
+    run(
+        &scene(scene_text, &["--grace-period", "30s", "--", "sh", "-c", shell]),
+        |_| {},
+        |init| {
+            init.app_line("ready");
+            eventually("the server has its name", || {
+                let shell = child_named(init.pid, "sh");
+                let server = children(shell).first().map(|server| fs::read_to_string(format!("/proc/{server}/cmdline")));
+                server.is_some_and(|line| line.is_ok_and(|line| line.starts_with("redis-server"))).then_some(())
+            });
+            let asked = Instant::now();
+            init.signal(15);
+            init.app_line("server gone");
+            init.exit();
+            assert!(asked.elapsed() < Duration::from_secs(5) + SLACK, "{:?} {:#?}", asked.elapsed(), init.seen);
+        },
+    );
+}
+
+#[test]
+fn a_shell_that_is_stopped_is_continued_to_get_its_term() {
+    let shell = "bash -c 'exec -a redis-server sleep 1000' & echo ready; wait; sleep 30";
+    lameduck(&["--", "sh", "-c", shell], |init| {
+        init.app_line("ready");
+        let shell = child_named(init.pid, "sh");
+        eventually("the server has its name", || {
+            let line = fs::read_to_string(format!("/proc/{}/cmdline", children(shell).first()?));
+            line.ok()?.starts_with("redis-server").then_some(())
+        });
+        signal_to(shell, 19);
+        eventually("it is stopped", || status(shell, "State").starts_with('T').then_some(()));
+        let asked = Instant::now();
+        init.signal(15);
+        init.exit();
+        assert!(asked.elapsed() < Duration::from_secs(5) + SLACK, "{:?} {:#?}", asked.elapsed(), init.seen);
     });
 }
 

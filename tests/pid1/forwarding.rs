@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{LAMEDUCK, Pid1, listening};
-use crate::{PYTHON, SLACK, child_named, lameduck, report};
+use crate::support::{LAMEDUCK, Pid1, eventually, listening};
+use crate::{PYTHON, SLACK, child_named, lameduck, report, status};
 
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
@@ -98,6 +98,18 @@ fn signals_are_rewritten_by_name_and_number_or_dropped() {
         init.signal(14);
         init.next_app_line("got ALRM");
         assert_eq!(got(init), ["USR2", "35", "ALRM", "USR2", "35", "ALRM"]);
+    });
+}
+
+#[test]
+fn a_signal_is_rewritten_to_one_that_is_never_forwarded() {
+    lameduck(&["--rewrite", "TSTP:STOP", "--", report()], |init| {
+        init.app_line("ready ");
+        let app = child_named(init.pid, "report");
+        init.signal(20);
+        eventually("it is stopped", || status(app, "State").starts_with('T').then_some(()));
+        init.signal(15);
+        assert_eq!(init.exit(), 0, "{:?}", init.seen);
     });
 }
 

@@ -125,6 +125,22 @@ fn children_that_were_there_before_us_are_reaped_and_are_not_the_app() {
 }
 
 #[test]
+fn a_child_that_ended_while_others_were_waited_for_is_reaped() {
+    run(
+        &scene("sleep 1000 & exec \"$0\" \"$@\"", &["--wait-for", "tcp://127.0.0.1:8080", "--", report()]),
+        |_| {},
+        |init| {
+            init.line(" waiting ");
+            signal_to(child_named(init.pid, "sleep"), 9);
+            eventually("it has ended", || (zombies(init.pid) == 1).then_some(()));
+            let _listener = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
+            init.app_line("ready ");
+            only_main_is_left(init);
+        },
+    );
+}
+
+#[test]
 fn a_stopped_app_has_not_ended_and_is_continued_to_be_stopped() {
     lameduck(&["--", report()], |init| {
         init.app_line("ready ");

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 
-use crate::support::{LAMEDUCK, Pid1, eventually, listening};
-use crate::{PYTHON, SLACK, child_named, children, inherited, lameduck, report, run, scene, scratch};
+use crate::support::{LAMEDUCK, Pid1, eventually, listening, signal_to};
+use crate::{PYTHON, SLACK, child_named, children, inherited, lameduck, report, run, scene, scratch, status};
 
 /// What each open descriptor of a process is.
 fn descriptors(pid: i32) -> Vec<(i32, String)> {
@@ -162,6 +162,16 @@ fn closed_streams() {
     }
 }
 
+#[test]
+fn closed_streams_without_dev_null() {
+    for (closed, app) in
+        [("<&-", "[ -L /proc/self/fd/0 ] && exit 8; exit 9"), ("<&- >&- 2>&-", "[ -L /proc/self/fd/1 ] && exit 8; exit 9")]
+    {
+        let text = format!("mount -t tmpfs none /dev && exec \"$0\" \"$@\" {closed}");
+        run(&scene(&text, &["--", "sh", "-c", app]), |_| {}, move |init| assert_eq!(init.exit(), 9, "{closed}: {:?}", init.seen));
+    }
+}
+
 /// A pipe of which nobody reads, as stdin: `2>&0` in a scene makes it stderr, which `Pid1` would replace.
 fn pipe_as_stderr(fill: bool, app: &'static str, story: impl FnOnce(&mut Pid1, &dyn AsFd, std::io::PipeReader) + Send + 'static) {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -259,9 +269,8 @@ fn a_stderr_that_nobody_will_read_is_no_matter() {
     }
 }
 
-#[test]
-fn a_terminal_that_hung_up_is_no_matter() {
-    // Every write is EIO.
+/// Both ends of a new terminal.
+fn terminal() -> (PtyMaster, fs::File) {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -271,6 +280,36 @@ fn a_terminal_that_hung_up_is_no_matter() {
         .custom_flags(OFlag::O_NOCTTY.bits())
         .open(ptsname_r(&master).unwrap())
         .unwrap();
+    (master, slave)
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_never_blocks_us() {
+    // More lines than a terminal holds, by signals that are dropped and said to be.
+    let app = "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(9))\n\
+               for _ in range(3000): os.kill(1, 40)\n\
+               print('ready', flush=True)\n\
+               while True: time.sleep(1)";
+    let options = ["--log-level", "debug", "--rewrite", "40:0", "--", PYTHON, "-c", app];
+    for text in ["exec \"$0\" \"$@\" 2>&0", "mount -t tmpfs none /proc && exec \"$0\" --delay 0 \"$@\" 2>&0"] {
+        let (master, slave) = terminal();
+        run(
+            &scene(text, &options),
+            move |command| _ = command.stdin(slave),
+            move |init| {
+                init.app_line("ready");
+                init.signal(15);
+                assert_eq!(init.exit(), 9, "{text}");
+                drop(master);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_terminal_that_hung_up_is_no_matter() {
+    // Every write is EIO.
+    let (master, slave) = terminal();
     run(
         &scene("exec \"$0\" \"$@\" 2>&0", &["--delay", "300ms", "--", "sh", "-c", OBEDIENT]),
         move |command| _ = command.stdin(slave),
@@ -360,6 +399,51 @@ fn without_proc() {
             init.app_line("ready");
             init.signal(15);
             assert_eq!(init.exit(), 137, "{:#?}", init.seen);
+        },
+    );
+}
+
+/// Then our exit takes nobody with it, and /proc names nobody.
+#[test]
+fn without_proc_and_not_as_pid_1_the_app_is_not_left_behind() {
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let ends_alone =
+        "sh -c 'trap \"\" TERM; echo ready; while :; do sleep 0.05; done' & trap 'exit 4' TERM; while :; do sleep 0.05; done";
+    for (app, code) in [(deaf, "code=137"), (ends_alone, "code=4")] {
+        run(
+            &scene(
+                "mount -t tmpfs none /proc && \"$0\" \"$@\"; echo code=$?; exec sleep 1000",
+                &["--grace-period", "3s", "--delay", "0", "--stop-timeout", "500ms", "--", "sh", "-c", app],
+            ),
+            |_| {},
+            move |init| {
+                init.app_line("ready");
+                let name = LAMEDUCK.rsplit('/').next().unwrap();
+                signal_to(child_named(init.pid, &name[..name.len().min(15)]), 15);
+                init.app_line(code);
+                // Nobody reaps here any more.
+                let lives = |pid: &i32| !status(*pid, "State").starts_with('Z');
+                eventually("all are dead", || (!children(init.pid).iter().any(lives)).then_some(()));
+            },
+        );
+    }
+}
+
+/// `unshare --pid` alone: what /proc calls 3 is not who we would signal as 3.
+#[test]
+fn with_the_proc_of_another_pid_namespace_nobody_else_is_hit() {
+    let inner = "\"$0\" \"$@\" & duck=$!; sleep 1000 & bystander=$!; wait $duck; echo code=$?; kill -0 $bystander && echo lives; exec sleep 1000";
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    run(
+        &[&["unshare", "--pid", "--fork"], &scene(inner, &["--grace-period", "2s", "--delay", "0", "--", "sh", "-c", deaf])[..]]
+            .concat(),
+        |_| {},
+        |init| {
+            init.app_line("ready");
+            let name = LAMEDUCK.rsplit('/').next().unwrap();
+            signal_to(child_named(child_named(init.pid, "sh"), &name[..name.len().min(15)]), 15);
+            init.app_line("code=137");
+            init.app_line("lives");
         },
     );
 }

@@ -119,3 +119,13 @@ fn int_on_a_terminal_goes_to_the_app_even_if_it_dies_of_it() {
         assert!(seen.iter().any(|line| line == "code=130"), "{seen:#?}");
     });
 }
+
+#[test]
+fn whoever_comes_after_us_has_the_terminal_again() {
+    for command in ["/bin/true", "/no/such"] {
+        let script = "\"$0\" -- \"$1\"; echo ready; read line && exit 5; exit 6";
+        on_a_terminal("wait ready; type hello\\n", &["sh", "-c", script, LAMEDUCK, command], |seen| {
+            assert!(seen.iter().any(|line| line == "code=5"), "{seen:#?}");
+        });
+    }
+}

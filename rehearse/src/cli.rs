@@ -1,0 +1,385 @@
+//! What was typed, and what it means: one field per option, its doc is its help.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use lameduck::core::signals::Signal;
+use lameduck::core::time::parse_duration;
+use lameduck::core::url::Url;
+
+use crate::Refused;
+use crate::contender::Contender;
+use crate::endpoints::Propagation;
+use crate::legacy;
+
+/// Rehearse how a server stops: puts COMMAND under load, stops it as a kubelet would, once for each contender, and shows what its
+/// clients would lose. Without COMMAND or --image, an embedded server plays the part.
+#[derive(Debug, Default, Parser)]
+#[command(
+    name = "lameduck-rehearse",
+    override_usage = "lameduck-rehearse [OPTIONS] [--url URL -- COMMAND [ARG]...]\n       \
+                      lameduck-rehearse [OPTIONS] --url URL --image IMAGE [-- ARG...]",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 64 usage; 69 the server \
+                  never became ready, or something needed is not there; 70 internal.\n\n\
+                  Examples:\n  \
+                  lameduck-rehearse\n  \
+                  lameduck-rehearse --url http://127.0.0.1:8080/ -- gunicorn --bind 127.0.0.1:8080 app:app\n  \
+                  lameduck-rehearse --url http://127.0.0.1/ --image nginx --against none,sleep:15,lameduck\n  \
+                  lameduck-rehearse --rounds 20 --chaos --html report.html"
+)]
+pub struct Args {
+    /// What clients ask for. The server listens on this machine, mostly on 127.0.0.1
+    #[arg(long, value_name = "URL", help_heading = "The server")]
+    pub url: Option<String>,
+
+    /// Run this image's container, with podman or docker, with COMMAND in place of the image's own
+    #[arg(long, value_name = "IMAGE", help_heading = "The server")]
+    pub image: Option<String>,
+
+    /// podman or docker [default: the first that is there]
+    #[arg(long, value_name = "PROGRAM", help_heading = "The server")]
+    pub engine: Option<OsString>,
+
+    /// Hand this to the engine's `run`, such as --env=NAME=value (repeatable)
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true, help_heading = "The server")]
+    pub run_option: Vec<OsString>,
+
+    /// A static lameduck for the container [default: ourselves]
+    #[arg(long, value_name = "FILE", help_heading = "The server")]
+    pub lameduck: Option<PathBuf>,
+
+    /// `own`: a network of its own, in which every port is free. `host`: ours, for a server that needs its database
+    #[arg(long, value_name = "own|host", default_value = "own", help_heading = "The server")]
+    pub network: String,
+
+    /// Give up when it is not ready by then
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "The server")]
+    pub start_timeout: String,
+
+    /// Show what it writes
+    #[arg(long, help_heading = "The server")]
+    pub verbose: bool,
+
+    /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, lameduck:"--delay 3s". Repeatable, or
+    /// a list with commas; the last one is judged [default: none, sleep:5, lameduck]
+    #[arg(long, value_name = "CONTENDER", help_heading = "The contenders")]
+    pub against: Vec<String>,
+
+    /// Requests a second, come what may
+    #[arg(long, value_name = "NUMBER", default_value = "100", help_heading = "The clients")]
+    pub rate: String,
+
+    /// Clients, each with its own address and its own news of endpoints
+    #[arg(long, value_name = "COUNT", default_value = "8", help_heading = "The clients")]
+    pub clients: String,
+
+    /// Keep-alive connections that they keep, all together
+    #[arg(long, value_name = "COUNT", default_value = "16", help_heading = "The clients")]
+    pub connections: String,
+
+    /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s]
+    #[arg(long, value_name = "FIRST..LAST", help_heading = "The clients")]
+    pub propagate: Option<String>,
+
+    /// What takes its time: 4 in 100 requests [default: they ask for --url, and read slowly]
+    #[arg(long, value_name = "URL", help_heading = "The clients")]
+    pub slow_url: Option<String>,
+
+    /// Where to POST a body that trickles: 3 in 100 requests [default: none]
+    #[arg(long, value_name = "URL", help_heading = "The clients")]
+    pub upload_url: Option<String>,
+
+    /// What answers bit by bit: 3 in 100 requests [default: none]
+    #[arg(long, value_name = "URL", help_heading = "The clients")]
+    pub stream_url: Option<String>,
+
+    /// How long a client waits for its whole answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "The clients")]
+    pub timeout: String,
+
+    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s]
+    #[arg(long, value_name = "DURATION", help_heading = "The kubelet")]
+    pub load_for: Option<String>,
+
+    /// terminationGracePeriodSeconds
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "The kubelet")]
+    pub grace_period: String,
+
+    /// The image's STOPSIGNAL [default: TERM, or what the image says]
+    #[arg(long, value_name = "SIGNAL", help_heading = "The kubelet")]
+    pub stop_signal: Option<String>,
+
+    /// The period of liveness and readiness probes, which ask for --url
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "The kubelet")]
+    pub probe_period: String,
+
+    /// Play so many rounds, each with random moments of its own
+    #[arg(long, value_name = "COUNT", default_value = "1", help_heading = "The rounds")]
+    pub rounds: String,
+
+    /// In each round, one of the things that clusters do: a second stop signal, an early KILL, a crash, a stop during the start,
+    /// neighbours that take the CPU, an app that stands still
+    #[arg(long, help_heading = "The rounds")]
+    pub chaos: bool,
+
+    /// Make the same random choices as the round that had this seed
+    #[arg(long, value_name = "NUMBER", help_heading = "The rounds")]
+    pub seed: Option<String>,
+
+    /// Exit with 1 if the last contender lost more than this in a round
+    #[arg(long, value_name = "COUNT", default_value = "0", help_heading = "The report")]
+    pub max_lost: String,
+
+    /// Write the report here, for machines
+    #[arg(long, value_name = "FILE", help_heading = "The report")]
+    pub json: Option<PathBuf>,
+
+    /// Write the report here, as a page
+    #[arg(long, value_name = "FILE", help_heading = "The report")]
+    pub html: Option<PathBuf>,
+
+    /// Print this help
+    #[arg(long, short, help_heading = "The report")]
+    pub help: bool,
+
+    /// Print the version
+    #[arg(long, short = 'V', help_heading = "The report")]
+    pub version: bool,
+
+    /// The server and its arguments
+    #[arg(trailing_var_arg = true, value_name = "COMMAND", hide = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Reads the words after our own name.
+pub fn parse(words: &[OsString]) -> Result<Args, Refused> {
+    let argv = [OsString::from("lameduck-rehearse")].into_iter().chain(words.iter().cloned());
+    Args::try_parse_from(argv).map_err(|error| {
+        let first = error.to_string();
+        let first = first.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Refused::usage(format!("cannot read the command line: {first}; see lameduck-rehearse --help"))
+    })
+}
+
+pub fn help() -> String {
+    Args::command().render_long_help().to_string()
+}
+
+/// What runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Server {
+    Embedded,
+    Command(Vec<OsString>),
+    Image { image: String, command: Vec<OsString> },
+}
+
+/// What it all means.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub server: Server,
+    pub url: Url,
+    pub addresses: Vec<SocketAddr>,
+    pub slow: Option<String>,
+    pub upload: Option<String>,
+    pub stream: Option<String>,
+    pub contenders: Vec<Contender>,
+    pub own_network: bool,
+    pub rate: f64,
+    pub clients: usize,
+    pub connections: usize,
+    pub propagation: Propagation,
+    pub timeout: Duration,
+    pub load_for: Duration,
+    pub grace: Duration,
+    pub stop_signal: Option<Signal>,
+    pub start_timeout: Duration,
+    pub probe_period: Duration,
+    pub rounds: u32,
+    pub chaos: bool,
+    pub seed: u64,
+    pub max_lost: u64,
+}
+
+/// `random` is the seed if none was typed.
+pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
+    let usage = Refused::usage;
+    let server = match (&args.image, &args.command[..]) {
+        (Some(image), command) => Server::Image { image: image.clone(), command: command.to_vec() },
+        (None, []) => Server::Embedded,
+        (None, command) => Server::Command(command.to_vec()),
+    };
+    let embedded = server == Server::Embedded;
+    if embedded && args.url.is_some() {
+        return Err(usage(
+            "cannot rehearse --url alone: nothing to start; add -- COMMAND or --image, or leave --url out".to_owned(),
+        ));
+    }
+    if !embedded && args.url.is_none() {
+        return Err(usage(
+            "cannot rehearse a server without --url: what should clients ask for? Try --url http://127.0.0.1:8080/".to_owned(),
+        ));
+    }
+    let here = format!("http://127.0.0.1:{}", legacy::PORT);
+    let url = url("--url", args.url.as_deref().unwrap_or(&here))?;
+    let addresses = url.addresses().filter(|addresses| addresses.iter().all(|address| address.ip().is_loopback()));
+    let addresses = addresses.ok_or_else(|| {
+        usage(format!(
+            "cannot rehearse {}: the server is started here, and asked at 127.0.0.1, [::1] or localhost",
+            url.authority
+        ))
+    })?;
+    let path = |option: &str, given: &Option<String>, own: &str| match given {
+        None => Ok(embedded.then(|| own.to_owned())),
+        Some(text) if text.starts_with('/') => Url::parse(&format!("http://{}{text}", url.authority))
+            .map(|url| Some(url.path))
+            .map_err(|why| usage(format!("cannot read {option} {text}: {why}"))),
+        Some(text) => {
+            let other = self::url(option, text)?;
+            if (&other.host, other.port) != (&url.host, url.port) {
+                return Err(usage(format!("cannot use {option} {text}: it is another server than --url's; give a path")));
+            }
+            Ok(Some(other.path))
+        }
+    };
+    let contenders = args.against.iter().map(|text| Contender::parse_list(text)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
+    let mut contenders = contenders.concat();
+    if contenders.is_empty() {
+        let too_short = Duration::from_secs(if embedded { 2 } else { 5 });
+        let lameduck = if embedded { vec!["--delay".to_owned(), "2s".to_owned()] } else { Vec::new() };
+        contenders = vec![Contender::None, Contender::Sleep(too_short), Contender::Lameduck(lameduck)];
+    }
+    let plan = Plan {
+        slow: path("--slow-url", &args.slow_url, "/slow")?,
+        upload: path("--upload-url", &args.upload_url, "/upload")?,
+        stream: path("--stream-url", &args.stream_url, "/stream")?,
+        server,
+        addresses,
+        contenders,
+        own_network: match args.network.as_str() {
+            "own" => true,
+            "host" => false,
+            other => return Err(usage(format!("cannot read --network {other}: it is own or host"))),
+        },
+        rate: number("--rate", &args.rate, 0.1..=50_000.0)?,
+        clients: number("--clients", &args.clients, 1..=1000)?,
+        connections: number("--connections", &args.connections, 0..=10_000)?,
+        propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(if embedded { "1s..4s" } else { "2s..6s" }))
+            .map_err(usage)?,
+        timeout: duration("--timeout", &args.timeout)?,
+        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(if embedded { "1500ms" } else { "3s" }))?,
+        grace: duration("--grace-period", &args.grace_period)?,
+        stop_signal: args.stop_signal.as_deref().map(signal).transpose()?,
+        start_timeout: duration("--start-timeout", &args.start_timeout)?,
+        probe_period: duration("--probe-period", &args.probe_period)?,
+        rounds: number("--rounds", &args.rounds, 1..=10_000)?,
+        chaos: args.chaos,
+        seed: args.seed.as_deref().map_or(Ok(random), |text| number("--seed", text, 0..=u64::MAX))?,
+        max_lost: number("--max-lost", &args.max_lost, 0..=u64::MAX)?,
+        url,
+    };
+    if plan.probe_period < Duration::from_millis(100) {
+        return Err(usage(format!("cannot use --probe-period {}: a kubelet's is 1s or more", args.probe_period)));
+    }
+    Ok(plan)
+}
+
+fn url(option: &str, text: &str) -> Result<Url, Refused> {
+    Url::parse(text).map_err(|why| Refused::usage(format!("cannot read {option} {text}: {why}; try http://127.0.0.1:8080/")))
+}
+
+fn duration(option: &str, text: &str) -> Result<Duration, Refused> {
+    parse_duration(text).map_err(|why| Refused::usage(format!("cannot read {option} {text}: {why}")))
+}
+
+fn signal(text: &str) -> Result<Signal, Refused> {
+    Signal::parse(text).map_err(|why| Refused::usage(format!("cannot read --stop-signal {text}: {why}")))
+}
+
+fn number<T>(option: &str, text: &str, range: std::ops::RangeInclusive<T>) -> Result<T, Refused>
+where
+    T: PartialOrd + std::fmt::Display + std::str::FromStr,
+{
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        Refused::usage(format!("cannot read {option} {text}: not a number from {} to {}", range.start(), range.end()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Plan, Refused> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        plan(&parse(&words)?, 42)
+    }
+
+    #[test]
+    fn nothing_typed_is_the_embedded_three_way_show() {
+        let plan = read(&[]).unwrap();
+        assert_eq!(plan.server, Server::Embedded);
+        assert_eq!(plan.contenders.iter().map(Contender::name).collect::<Vec<_>>(), ["none", "sleep:2s", "lameduck --delay 2s"]);
+        assert_eq!((plan.upload.as_deref(), plan.seed, plan.own_network), (Some("/upload"), 42, true));
+        // The sleep is too short for the last client.
+        assert!(plan.propagation.last > plan.contenders[1].pre_stop().unwrap());
+    }
+
+    #[test]
+    fn a_command_has_its_own_urls_and_flags() {
+        let words = [
+            "--url",
+            "http://localhost:9000/x?y=1",
+            "--slow-url",
+            "/slow",
+            "--seed=7",
+            "--against",
+            "tini,none",
+            "--against",
+            "lameduck:--delay 3s",
+            "--",
+            "server",
+            "--rate",
+            "x",
+        ];
+        let plan = read(&words).unwrap();
+        assert_eq!(plan.server, Server::Command(vec!["server".into(), "--rate".into(), "x".into()]));
+        assert_eq!((plan.url.path.as_str(), plan.slow.as_deref(), plan.upload.as_deref()), ("/x?y=1", Some("/slow"), None));
+        assert_eq!(plan.addresses.len(), 2);
+        assert_eq!(plan.contenders.len(), 3);
+        assert_eq!(plan.seed, 7);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_usage_in_one_line() {
+        let command = ["--", "server"];
+        for (words, part) in [
+            (&["--url", "http://127.0.0.1:1/"][..], "nothing to start"),
+            (&command, "without --url"),
+            (&["--url", "ftp://127.0.0.1/", "--", "x"], "cannot read --url"),
+            (&["--url", "http://example.com/", "--", "x"], "the server is started here"),
+            (&["--url", "http://10.0.0.1/", "--", "x"], "the server is started here"),
+            (&["--url", "http://127.0.0.1/", "--slow-url", "http://127.0.0.1:2/", "--", "x"], "another server"),
+            (&["--rate", "0"], "cannot read --rate 0: not a number from 0.1 to 50000"),
+            (&["--rate", "NaN"], "cannot read --rate"),
+            (&["--clients", "0"], "cannot read --clients"),
+            (&["--rounds", "-1"], "cannot read"),
+            (&["--propagate", "6s..2s"], "cannot read --propagate"),
+            (&["--stop-signal", "TERMS"], "cannot read --stop-signal"),
+            (&["--against", "nobody"], "there is no such contender"),
+            (&["--network", "none"], "it is own or host"),
+            (&["--grace-period", "soon"], "cannot read --grace-period soon"),
+            (&["--probe-period", "0"], "a kubelet's is 1s"),
+            (&["--nonsense"], "--nonsense"),
+            (&["--seed", "1", "--seed", "2"], "--seed"),
+        ] {
+            let refused = read(words).unwrap_err();
+            assert_eq!(refused.code, 64);
+            assert!(refused.message.contains(part) && refused.message.starts_with("cannot "), "{}", refused.message);
+            assert!(!refused.message.contains('\n'), "{}", refused.message);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Who stands between the kubelet and the app: a column of the table.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use lameduck::core::time::{Show, parse_duration};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Contender {
+    /// The app itself is PID 1.
+    None,
+    /// The same, with `preStop: sleep`.
+    Sleep(Duration),
+    Tini,
+    DumbInit,
+    /// With these options.
+    Lameduck(Vec<String>),
+}
+
+impl Contender {
+    fn parse(text: &str) -> Result<Contender, String> {
+        let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value)));
+        Ok(match (name, value) {
+            ("none", None) => Contender::None,
+            ("tini", None) => Contender::Tini,
+            ("dumb-init", None) => Contender::DumbInit,
+            ("lameduck", options) => Contender::Lameduck(words(options.unwrap_or_default())?),
+            ("sleep", Some(length)) => {
+                Contender::Sleep(parse_duration(length).map_err(|why| format!("cannot read --against {text}: {why}"))?)
+            }
+            _ => {
+                return Err(format!(
+                    "cannot read --against {text}: there is no such contender; try none, tini, dumb-init, sleep:15 or \
+                     lameduck:\"--delay 3s\""
+                ));
+            }
+        })
+    }
+
+    /// `tini,sleep:15,lameduck:--port 80,81` is three.
+    pub fn parse_list(text: &str) -> Result<Vec<Contender>, String> {
+        let mut items: Vec<String> = Vec::new();
+        for part in text.split(',') {
+            let name = part.split(':').next().unwrap_or_default();
+            let begins = ["none", "tini", "dumb-init", "sleep", "lameduck"].contains(&name);
+            match items.last_mut() {
+                // A comma in lameduck's own options.
+                Some(last) if !begins && last.starts_with("lameduck:") => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                _ => items.push(part.to_owned()),
+            }
+        }
+        items.iter().map(|item| Contender::parse(item)).collect()
+    }
+
+    /// As the table's head has it.
+    pub fn name(&self) -> String {
+        match self {
+            Contender::None => "none".to_owned(),
+            Contender::Sleep(length) => format!("sleep:{}", Show(*length)),
+            Contender::Tini => "tini".to_owned(),
+            Contender::DumbInit => "dumb-init".to_owned(),
+            Contender::Lameduck(options) => [&["lameduck".to_owned()], &options[..]].concat().join(" "),
+        }
+    }
+
+    pub fn pre_stop(&self) -> Option<Duration> {
+        match self {
+            Contender::Sleep(length) => Some(*length),
+            _ => None,
+        }
+    }
+
+    /// The init's name and its arguments before the app's own; none where the app is PID 1.
+    pub fn entrypoint(&self) -> Option<(&'static str, Vec<OsString>)> {
+        let (name, options): (_, &[String]) = match self {
+            Contender::None | Contender::Sleep(_) => return None,
+            Contender::Tini => ("tini", &[]),
+            Contender::DumbInit => ("dumb-init", &[]),
+            Contender::Lameduck(options) => ("lameduck", options),
+        };
+        Some((name, options.iter().map(OsString::from).chain([OsString::from("--")]).collect()))
+    }
+
+    pub fn is_lameduck(&self) -> bool {
+        matches!(self, Contender::Lameduck(_))
+    }
+}
+
+/// Words as a shell splits them, with quotes of both kinds and nothing else.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    // Where no shell took the outer quotes, as in a YAML list.
+    if let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|inner| !inner.contains('"')) {
+        return words(inner);
+    }
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in text.chars() {
+        match quote {
+            Some(q) if c == q => quote = None,
+            Some(_) => word.get_or_insert_default().push(c),
+            None if c == '"' || c == '\'' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() => words.extend(word.take()),
+            None => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(format!("cannot read --against lameduck:{text}: a quote is not closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lameduck(options: &[&str]) -> Contender {
+        Contender::Lameduck(options.iter().map(|&option| option.to_owned()).collect())
+    }
+
+    #[test]
+    fn contenders_are_read() {
+        let list = Contender::parse_list("none,tini,sleep:15,lameduck:--port 80,81 --delay '3 s',dumb-init,lameduck").unwrap();
+        assert_eq!(
+            list,
+            [
+                Contender::None,
+                Contender::Tini,
+                Contender::Sleep(Duration::from_secs(15)),
+                lameduck(&["--port", "80,81", "--delay", "3 s"]),
+                Contender::DumbInit,
+                lameduck(&[]),
+            ]
+        );
+        assert_eq!(list[2].name(), "sleep:15s");
+        assert_eq!(list[3].name(), "lameduck --port 80,81 --delay 3 s");
+        assert_eq!(Contender::parse_list("lameduck:\"--delay 3s\"").unwrap(), [lameduck(&["--delay", "3s"])]);
+    }
+
+    #[test]
+    fn others_are_refused_with_the_names_that_there_are() {
+        for text in ["", "tiny", "sleep", "sleep:x", "none:1", "tini,", "lameduck:\"--delay"] {
+            let error = Contender::parse_list(text).unwrap_err();
+            assert!(error.starts_with("cannot read --against"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Clients that behave as those of a cluster do, until each has learnt that the pod is going.
+
+pub mod client;
+pub mod schedule;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use client::{Client, Outcome, Target};
+use schedule::{Arrivals, Kind, Mix};
+
+/// One request, from the beginning of the load on.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    pub kind: Kind,
+    pub scheduled: Duration,
+    pub sent: Duration,
+    pub ended: Duration,
+    pub outcome: Outcome,
+    /// Sent once more, on another connection.
+    pub retried: bool,
+    /// Its answer ended with the connection.
+    pub unmarked: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Drive {
+    pub rate: f64,
+    pub clients: usize,
+    pub connections: usize,
+    pub timeout: Duration,
+}
+
+pub struct Load {
+    began: Instant,
+    state: Arc<State>,
+    dispatcher: JoinHandle<Vec<Record>>,
+}
+
+#[derive(Debug)]
+struct State {
+    clients: Vec<client::Shared>,
+    /// When each client will have learnt of the removal.
+    learnt: OnceLock<Vec<Instant>>,
+    answered: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Load {
+    pub fn start(target: Target, drive: &Drive, rng: Rng) -> Load {
+        // A slow request without a server that is slow is a slow reader: no server minds a few of these.
+        let mix = Mix {
+            slow: 4,
+            upload: if target.upload.is_some() { 3 } else { 0 },
+            stream: if target.stream.is_some() { 3 } else { 0 },
+        };
+        let target = Arc::new(target);
+        let kept = |number| (drive.connections + drive.clients - 1 - number) / drive.clients;
+        let clients = (0..drive.clients).map(|number| Mutex::new(Client::new(number, target.clone(), kept(number)))).collect();
+        let state = Arc::new(State { clients, learnt: OnceLock::new(), answered: AtomicU64::new(0), lost: AtomicU64::new(0) });
+        let began = Instant::now();
+        let arrivals = Arrivals::new(rng, drive.rate, drive.clients, mix);
+        let dispatcher = tokio::spawn(dispatch(began, arrivals, state.clone(), drive.timeout));
+        Load { began, state, dispatcher }
+    }
+
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The pod was deleted, and so much later each client knows; to be called once.
+    pub fn deleted(&self, at: Instant, learnt: &[Duration]) {
+        let _ = self.state.learnt.set(learnt.iter().map(|&after| at + after).collect());
+    }
+
+    /// Answered and lost, so far.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.state.answered.load(Ordering::Relaxed), self.state.lost.load(Ordering::Relaxed))
+    }
+
+    /// Waits until every client has learnt and every request has ended. The pools stay open, idle, for as long as this value lives.
+    pub async fn finish(&mut self) -> Vec<Record> {
+        (&mut self.dispatcher).await.unwrap_or_default()
+    }
+}
+
+async fn dispatch(began: Instant, arrivals: Arrivals, state: Arc<State>, limit: Duration) -> Vec<Record> {
+    let mut under_way = JoinSet::new();
+    let mut records = Vec::new();
+    for arrival in arrivals {
+        let scheduled = began + arrival.at;
+        if Instant::now() < scheduled {
+            sleep_until(scheduled).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        while let Some(ended) = under_way.try_join_next() {
+            records.extend(ended.ok());
+        }
+        if let Some(learnt) = state.learnt.get() {
+            let now = Instant::now();
+            if learnt.iter().all(|at| *at <= now) {
+                break;
+            }
+            // It goes elsewhere.
+            if learnt[arrival.client] <= now {
+                continue;
+            }
+        }
+        let state = state.clone();
+        under_way.spawn(async move {
+            let sent = began.elapsed();
+            let asked = timeout(limit, client::ask(&state.clients[arrival.client], arrival.kind)).await;
+            let (result, retried) = asked.unwrap_or((Err(Outcome::TimedOut), false));
+            match result {
+                Ok(_) => state.answered.fetch_add(1, Ordering::Relaxed),
+                Err(_) => state.lost.fetch_add(1, Ordering::Relaxed),
+            };
+            Record {
+                kind: arrival.kind,
+                scheduled: arrival.at,
+                sent,
+                ended: began.elapsed(),
+                outcome: result.err().unwrap_or(Outcome::Answered),
+                retried,
+                unmarked: result.is_ok_and(|whole| whole.unmarked),
+            }
+        });
+    }
+    while let Some(ended) = under_way.join_next().await {
+        records.extend(ended.ok());
+    }
+    records
+}

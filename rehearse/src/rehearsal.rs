@@ -1,0 +1,225 @@
+//! The whole rehearsal: every contender in every round, one after the other. Side by side they would take each other's CPU, and a
+//! server that is slow because its rival runs is no finding.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::cast::Cast;
+use crate::chaos::Chaos;
+use crate::cli::{self, Plan};
+use crate::report::{self, Column, Report, Round, Settings, Verdict};
+use crate::round::{Scene, Word};
+use crate::{Refused, STAGE};
+
+pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
+    let args = cli::parse(words)?;
+    if args.help {
+        print!("{}", cli::help());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.version {
+        println!("lameduck-rehearse {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Short enough to be typed again.
+    let plan = cli::plan(&args, fastrand::u64(1..1_000_000))?;
+    // Now, rather than after minutes.
+    for path in args.json.iter().chain(&args.html) {
+        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| cannot_write(path, &error))?;
+    }
+    let cast = Cast::of(&plan, &args)?;
+    let mut columns: Vec<Column> =
+        plan.contenders.iter().map(|contender| Column { name: contender.name(), rounds: Vec::new(), worst: 0 }).collect();
+    let mut line = Progress::new();
+    for number in 0..plan.rounds {
+        let choices = choices(&plan, number);
+        for (contender, column) in columns.iter_mut().enumerate() {
+            let scene = scene(&plan, &cast, contender, number, &choices, args.verbose);
+            let label = if plan.rounds > 1 { format!("round {} {}", number + 1, column.name) } else { column.name.clone() };
+            let round = play(&scene, |doing, answered, lost| line.show(&label, doing, answered, lost))?;
+            line.done(&label, &round);
+            column.rounds.push(round);
+        }
+    }
+    line.clear();
+    for column in &mut columns {
+        column.worst = worst(&column.rounds);
+    }
+    let report = report(&plan, &cast, words, columns);
+    print!("{}", report::table::draw(&report));
+    print!("{}", report::timeline::draw(&report));
+    if let Some(path) = &args.json {
+        let text =
+            serde_json::to_string_pretty(&report).map_err(|error| Refused::internal(format!("cannot write JSON: {error}")))?;
+        write(path, &(text + "\n"))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report::html::draw(&report))?;
+    }
+    Ok(if report.verdict.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Refused> {
+    fs::write(path, text).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Refused {
+    Refused::unavailable(format!("cannot write {}: {error}; name a file that can be written", path.display()))
+}
+
+/// What chance decides in a round, the same for every contender.
+struct Choices {
+    seed: u64,
+    load_for: Duration,
+    chaos: Option<Chaos>,
+}
+
+/// The first round's seed is the rehearsal's, so that `--seed` plays any round again.
+fn choices(plan: &Plan, number: u32) -> Choices {
+    let seed = match number {
+        0 => plan.seed,
+        _ => Rng::with_seed(plan.seed.wrapping_add(u64::from(number))).u64(1..1_000_000_000),
+    };
+    let mut rng = Rng::with_seed(seed);
+    let moment = plan.load_for.mul_f64(0.5 + rng.f64());
+    Choices { seed, load_for: moment, chaos: plan.chaos.then(|| Chaos::draw(&mut rng, plan.propagation.last)) }
+}
+
+fn scene(plan: &Plan, cast: &Cast, contender: usize, number: u32, choices: &Choices, verbose: bool) -> Scene {
+    let (program, container) = cast.program(contender, number);
+    Scene {
+        contender: plan.contenders[contender].clone(),
+        program,
+        own_processes: container.is_none(),
+        container,
+        addresses: plan.addresses.clone(),
+        authority: plan.url.authority.clone(),
+        url: format!("http://{}{}", plan.url.authority, plan.url.path),
+        path_asked: plan.url.path.clone(),
+        slow: plan.slow.clone(),
+        upload: plan.upload.clone(),
+        stream: plan.stream.clone(),
+        rate: plan.rate,
+        clients: plan.clients,
+        connections: plan.connections,
+        timeout: plan.timeout,
+        load_for: choices.load_for,
+        first_learns: plan.propagation.first,
+        last_learns: plan.propagation.last,
+        grace: plan.grace,
+        stop_signal: cast.stop_signal.number(),
+        start_timeout: plan.start_timeout,
+        probe_period: plan.probe_period,
+        own_network: cast.own_network,
+        verbose,
+        seed: choices.seed,
+        chaos: choices.chaos,
+    }
+}
+
+/// Has a stage play it, and listens.
+fn play(scene: &Scene, mut progress: impl FnMut(&str, u64, u64)) -> Result<Round, Refused> {
+    let internal = |error: std::io::Error| Refused::internal(format!("cannot play a round: {error}"));
+    let mut stage =
+        Command::new("/proc/self/exe").arg0(STAGE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(internal)?;
+    // Open until the stage has ended: by it the stage knows that we live.
+    let mut wire = stage.stdin.take();
+    if let Some(wire) = &mut wire {
+        let mut line = serde_json::to_string(scene).map_err(|error| internal(error.into()))?;
+        line.push('\n');
+        wire.write_all(line.as_bytes()).map_err(internal)?;
+    }
+    let mut end = Err(Refused::internal("cannot play a round: its stage is gone".to_owned()));
+    let lines = stage.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+    for line in lines.map_while(Result::ok) {
+        match serde_json::from_str(&line) {
+            Ok(Word::Progress { doing, answered, lost }) => progress(&doing, answered, lost),
+            Ok(Word::Ended(round)) => end = Ok(*round),
+            Ok(Word::Refused { code, message }) => end = Err(Refused { code, message }),
+            Err(error) => end = Err(internal(error.into())),
+        }
+    }
+    stage.wait().map_err(internal)?;
+    end
+}
+
+/// The index of the round that lost most; of those that are judged, if there are any.
+fn worst(rounds: &[Round]) -> usize {
+    let indices = 0..rounds.len();
+    indices.max_by_key(|&index| (!rounds[index].excused, rounds[index].tally.lost.total(), usize::MAX - index)).unwrap_or(0)
+}
+
+fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) -> Report {
+    let verdict = columns.last().and_then(|column| column.rounds.get(column.worst).map(|round| (column, round)));
+    let verdict = verdict.map_or(Verdict { contender: String::new(), lost: 0, passed: false, seed: 0 }, |(column, round)| {
+        let lost = if round.excused { 0 } else { round.tally.lost.total() };
+        Verdict { contender: column.name.clone(), lost, passed: lost <= plan.max_lost, seed: round.seed }
+    });
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: typed(words),
+        settings: Settings {
+            url: format!("http://{}{}", plan.url.authority, plan.url.path),
+            seed: plan.seed,
+            rounds: plan.rounds,
+            chaos: plan.chaos,
+            rate: plan.rate,
+            clients: plan.clients,
+            connections: plan.connections,
+            propagate_ms: [plan.propagation.first, plan.propagation.last].map(|at| at.as_millis() as u64),
+            grace_period_ms: plan.grace.as_millis() as u64,
+            stop_signal: cast.stop_signal.to_string(),
+            timeout_ms: plan.timeout.as_millis() as u64,
+            max_lost: plan.max_lost,
+        },
+        contenders: columns,
+        verdict,
+    }
+}
+
+fn typed(words: &[OsString]) -> String {
+    let quoted = words.iter().map(|word| {
+        let word = word.to_string_lossy();
+        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
+        if plain { word.into_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    ["lameduck-rehearse".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// A line that is written over, on a terminal; elsewhere, one line for each contender that is done.
+struct Progress {
+    terminal: bool,
+    began: Instant,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress { terminal: std::io::stderr().is_terminal(), began: Instant::now() }
+    }
+
+    fn show(&mut self, label: &str, doing: &str, answered: u64, lost: u64) {
+        if self.terminal {
+            let seconds = self.began.elapsed().as_secs_f64();
+            eprint!("\r\x1b[K{seconds:5.1} s  {label}: {doing}, {answered} answered, {lost} lost");
+        }
+    }
+
+    fn done(&mut self, label: &str, round: &Round) {
+        self.clear();
+        let chaos = round.chaos.as_ref().map_or(String::new(), |chaos| format!(" ({chaos})"));
+        eprintln!("{label}: {} answered, {} lost{chaos}", round.tally.answered, round.tally.lost.total());
+    }
+
+    fn clear(&mut self) {
+        if self.terminal {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

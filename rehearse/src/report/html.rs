@@ -1,0 +1,126 @@
+//! The report as one page that needs nothing else: no script, no font, no picture from anywhere.
+
+use std::fmt::Write;
+
+use super::plot::{self, Axes, escape};
+use super::table::{self, worst};
+use super::{Column, PhaseName, Report};
+
+pub fn draw(report: &Report) -> String {
+    let verdict = table::verdict(report);
+    let class = if report.verdict.passed { "passed" } else { "failed" };
+    let axes = Axes::of(report.contenders.iter().filter_map(worst));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {class}</title>\n\
+         <link rel=\"icon\" href=\"data:,\">\n<style>\n{}</style>\n</head>\n<body>\n",
+        escape(&report.settings.url),
+        include_str!("page.css"),
+    );
+    let settings = &report.settings;
+    let _ = write!(
+        page,
+        "<h1>How {} stops</h1>\n<p class=\"verdict {class}\">{}</p>\n<p class=\"soft\"><code>{}</code></p>\n\
+         <p class=\"soft\">{} requests a second by {} clients with {} keep-alive connections; each client learns that the pod is \
+         going {:.1} s to {:.1} s after its deletion. Grace period {:.0} s, stop signal {}.</p>\n",
+        escape(&settings.url),
+        escape(&verdict),
+        escape(&report.command),
+        settings.rate,
+        settings.clients,
+        settings.connections,
+        settings.propagate_ms[0] as f64 / 1e3,
+        settings.propagate_ms[1] as f64 / 1e3,
+        settings.grace_period_ms as f64 / 1e3,
+        escape(&settings.stop_signal),
+    );
+    summary(&mut page, report);
+    legend(&mut page, report);
+    for column in &report.contenders {
+        contender(&mut page, report, column, axes);
+    }
+    let _ = write!(
+        page,
+        "<p class=\"soft\">Only a whole answer with a status below 400 counts as answered. Latency is that of answered quick requests, from \
+         their scheduled time on. lameduck-rehearse {}</p>\n</body>\n</html>\n",
+        escape(&report.version)
+    );
+    page
+}
+
+fn summary(page: &mut String, report: &Report) {
+    let rows = table::rows(report, |name| name.to_owned());
+    page.push_str("<div class=\"wide\"><table>\n");
+    for (number, (name, cells)) in rows.iter().enumerate() {
+        let lost = name.starts_with("lost") || name.starts_with("  ");
+        let cells: String = cells
+            .iter()
+            .map(|cell| match number {
+                0 => format!("<th scope=\"col\">{}</th>", escape(cell)),
+                _ if lost && cell != "0" => format!("<td class=\"some\">{}</td>", escape(cell)),
+                _ => format!("<td>{}</td>", escape(cell)),
+            })
+            .collect();
+        let _ = match number {
+            0 => writeln!(page, "<thead><tr><td></td>{cells}</tr></thead><tbody>"),
+            _ => writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(name)),
+        };
+    }
+    page.push_str("</tbody></table></div>\n");
+}
+
+fn legend(page: &mut String, report: &Report) {
+    page.push_str("<p class=\"soft\">");
+    let all = [PhaseName::Serving, PhaseName::PreStop, PhaseName::LameDuck, PhaseName::Stopping, PhaseName::Gone];
+    for phase in all {
+        let _ = write!(page, "<span class=\"key {}\"></span>{}", plot::class(phase), plot::word(phase));
+    }
+    page.push_str("<br><span class=\"key answered\"></span>answered<span class=\"key lost\"></span>lost");
+    page.push_str("<span class=\"key p50\"></span>latency, median<span class=\"key p99\"></span>99th percentile");
+    let _ = writeln!(
+        page,
+        "<br>Time runs from the deletion of the pod; the grace period ends at {:.0} s.</p>",
+        report.settings.grace_period_ms as f64 / 1e3
+    );
+}
+
+fn contender(page: &mut String, report: &Report, column: &Column, axes: Axes) {
+    let Some(round) = worst(column) else { return };
+    let _ = writeln!(page, "<section>\n<h2>{}</h2>", escape(&column.name));
+    if column.rounds.len() > 1 {
+        let chaos = round.chaos.as_ref().map_or(String::new(), |chaos| format!(", {chaos}"));
+        let _ = writeln!(
+            page,
+            "<p class=\"soft\">The worst of {} rounds: --seed {}{}.</p>",
+            column.rounds.len(),
+            round.seed,
+            escape(&chaos)
+        );
+    } else if let Some(chaos) = &round.chaos {
+        let _ = writeln!(page, "<p class=\"soft\">{}.</p>", escape(chaos));
+    }
+    for note in &round.notes {
+        let _ = writeln!(page, "<p>{}.</p>", escape(note));
+    }
+    let _ = write!(page, "<div class=\"wide\">{}</div>\n</section>\n", plot::draw(report, &column.name, round, axes));
+    if column.rounds.len() > 1 {
+        page.push_str(
+            "<details><summary>All rounds</summary>\n<div class=\"wide\"><table class=\"rounds\">\n<thead><tr><th>--seed</th>",
+        );
+        page.push_str("<th>answered</th><th>lost</th><th>time to stop</th><th class=\"chaos\"></th></tr></thead><tbody>\n");
+        for round in &column.rounds {
+            let excused = if round.excused { " (not judged)" } else { "" };
+            let _ = writeln!(
+                page,
+                "<tr><td>{}</td><td>{}</td><td{}>{}</td><td>{}</td><td class=\"chaos\">{}{excused}</td></tr>",
+                round.seed,
+                round.tally.answered,
+                if round.tally.lost.total() > 0 { " class=\"some\"" } else { "" },
+                round.tally.lost.total(),
+                table::seconds(round.stop.took_ms.map(|took| took.max(0) as u64)),
+                escape(round.chaos.as_deref().unwrap_or_default()),
+            );
+        }
+        page.push_str("</tbody></table></div></details>\n");
+    }
+}

@@ -1,0 +1,134 @@
+//! The report as a table, a column for each contender.
+
+use super::{Column, Report, Round, Tally, Verdict};
+
+const WIDEST: usize = 24;
+
+pub fn draw(report: &Report) -> String {
+    let rows = rows(report, shortened);
+    let mut text = String::from("\n");
+    let first = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = |index: usize| rows.iter().map(|(_, cells)| cells[index].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..report.contenders.len()).map(width).collect();
+    for (name, cells) in &rows {
+        let cells: String = cells.iter().zip(&widths).map(|(cell, &width)| format!("   {cell:>width$}")).collect();
+        text.push_str(format!("{name:first$}{cells}").trim_end());
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(&notes(report));
+    text
+}
+
+/// The rows with a cell for each contender, whose names are the first.
+pub fn rows(report: &Report, head: impl Fn(&str) -> String) -> Vec<(String, Vec<String>)> {
+    let columns = &report.contenders;
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    let mut row = |name: &str, cell: &dyn Fn(&Column) -> String| rows.push((name.to_owned(), columns.iter().map(cell).collect()));
+    let many = report.settings.rounds > 1;
+
+    row("", &|column| head(&column.name));
+    row("answered", &|column| total(column).answered.to_string());
+    row("lost", &|column| total(column).lost.total().to_string());
+    for (index, (kind, _)) in Tally::default().lost.kinds().into_iter().enumerate() {
+        // The first three are always there: that nothing was cut is a finding.
+        if index < 3 || columns.iter().any(|column| total(column).lost.kinds()[index].1 > 0) {
+            row(&format!("  {kind}"), &|column| total(column).lost.kinds()[index].1.to_string());
+        }
+    }
+    row("retried", &|column| total(column).retried.to_string());
+    let of = if many { ", at most" } else { "" };
+    row(&format!("time to stop{of}"), &|column| seconds(most(column, |round| round.stop.took_ms.map(|took| took.max(0) as u64))));
+    row(&format!("time wasted{of}"), &|column| seconds(most(column, |round| round.stop.wasted_ms)));
+    row(&format!("told too early by{of}"), &|column| seconds(most(column, |round| round.stop.early_ms)));
+    if many {
+        row("rounds that lost", &|column| {
+            let lost = column.rounds.iter().filter(|round| round.tally.lost.total() > 0).count();
+            format!("{lost} of {}", column.rounds.len())
+        });
+    } else {
+        row("exit code", &|column| {
+            worst(column).and_then(|round| round.stop.code).map_or("-".to_owned(), |code| code.to_string())
+        });
+    }
+    rows
+}
+
+/// What is to be known besides, and the verdict.
+fn notes(report: &Report) -> String {
+    let mut text = String::new();
+    let many = report.settings.rounds > 1;
+    for column in &report.contenders {
+        if let Some(round) = worst(column) {
+            if many {
+                let chaos = round.chaos.as_ref().map_or(String::new(), |chaos| format!(", {chaos}"));
+                text.push_str(&format!(
+                    "{}: worst round {} lost, --seed {}{chaos}\n",
+                    column.name,
+                    round.tally.lost.total(),
+                    round.seed
+                ));
+            }
+            text.extend(round.notes.iter().map(|note| format!("{}: {note}\n", column.name)));
+        }
+        let excused = column.rounds.iter().filter(|round| round.excused).count();
+        if excused > 0 {
+            let rounds = counted(excused as u64, "round");
+            text.push_str(&format!("{}: {rounds} took the app itself away: shown, not judged\n", column.name));
+        }
+    }
+    text.push_str(&verdict(report));
+    text.push('\n');
+    text
+}
+
+/// In one line.
+pub fn verdict(report: &Report) -> String {
+    let Verdict { contender, lost, passed, seed } = &report.verdict;
+    if report.contenders.last().is_some_and(|column| column.rounds.iter().all(|round| round.excused)) {
+        return format!("not judged: {contender} had its app taken away in every round; --seed {seed}");
+    }
+    let word = if *passed { "passed" } else { "failed" };
+    let allowed = match report.settings.max_lost {
+        0 => String::new(),
+        most => format!(" ({most} allowed)"),
+    };
+    format!("{word}: {contender} lost {}{allowed}; --seed {seed}", counted(*lost, "request"))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+pub fn worst(column: &Column) -> Option<&Round> {
+    column.rounds.get(column.worst)
+}
+
+fn total(column: &Column) -> Tally {
+    let mut sum = Tally::default();
+    for Tally { answered, lost, retried } in column.rounds.iter().map(|round| round.tally) {
+        sum.answered += answered;
+        sum.retried += retried;
+        sum.lost.refused += lost.refused;
+        sum.lost.reset += lost.reset;
+        sum.lost.cut += lost.cut;
+        sum.lost.failed += lost.failed;
+        sum.lost.timed_out += lost.timed_out;
+    }
+    sum
+}
+
+fn most(column: &Column, figure: impl Fn(&Round) -> Option<u64>) -> Option<u64> {
+    column.rounds.iter().filter_map(figure).max()
+}
+
+pub fn seconds(figure: Option<u64>) -> String {
+    figure.map_or("-".to_owned(), |millis| format!("{:.1} s", millis as f64 / 1e3))
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= WIDEST {
+        return name.to_owned();
+    }
+    name.chars().take(WIDEST - 1).chain(['…']).collect()
+}

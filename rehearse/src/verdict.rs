@@ -1,0 +1,293 @@
+//! What was seen → what is said: the figures of a round. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::load::Record;
+use crate::load::client::Outcome;
+use crate::load::schedule::Kind;
+use crate::report::{BIN_MS, Bin, Client, Event, Lost, Millis, Phase, PhaseName, Round, Stop, Tally, What};
+
+/// A client whose requests were sent so late, but for one in a hundred, did not keep up.
+const LATE_MS: f64 = 50.0;
+
+/// A round as it was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub seed: u64,
+    pub chaos: Option<String>,
+    pub excused: bool,
+    /// When the load began, from the deletion on.
+    pub load_began_ms: f64,
+    pub records: Vec<Record>,
+    pub events: Vec<Event>,
+    pub lameduck: bool,
+    pub notes: Vec<String>,
+}
+
+pub fn judge(seen: Seen) -> Round {
+    let Seen { seed, chaos, excused, load_began_ms, records, mut events, lameduck, mut notes } = seen;
+    let at = |moment: Duration| (load_began_ms + moment.as_secs_f64() * 1e3).round() as Millis;
+    let sent: Vec<&Record> = records.iter().filter(|record| record.outcome != Outcome::Unsent).collect();
+
+    let mut tally = Tally::default();
+    let mut lost_before_stop = 0;
+    for record in &sent {
+        count(record.outcome, &mut tally.answered, &mut tally.lost);
+        tally.retried += u64::from(record.retried);
+        lost_before_stop += u64::from(record.outcome != Outcome::Answered && at(record.ended) < 0);
+    }
+    if let Some(last) = sent.iter().map(|record| at(record.ended)).max() {
+        events.push(Event { at_ms: last, what: What::LastEnded, detail: String::new() });
+    }
+    events.sort_by_key(|event| event.at_ms);
+
+    let client = client(&records);
+    if !client.kept_up {
+        notes.push(format!(
+            "the client did not keep up: one request in a hundred was sent {:.0} ms late or later, {} not at all; latencies and \
+             time-outs may be its own, not the server's",
+            client.late_p99_ms, client.unsent
+        ));
+    }
+    let unmarked = sent.iter().filter(|record| record.unmarked).count();
+    if unmarked > 0 {
+        notes.push(format!(
+            "{unmarked} answers had neither a length nor chunks: their end was the connection's, and whether that was all of them \
+             nobody can tell"
+        ));
+    }
+    if lost_before_stop > 0 {
+        notes.push(format!("{lost_before_stop} were lost before the pod was deleted: this is no matter of stopping"));
+    }
+    if events.iter().any(|event| event.what == What::Exited && event.at_ms < 0) {
+        notes.push("PID 1 ended before anybody told it to".to_owned());
+    }
+    let stop = stop(&events, lameduck);
+    if stop.killed && !excused {
+        notes.push("the grace period ran out: KILL".to_owned());
+    }
+    Round {
+        seed,
+        chaos,
+        excused,
+        tally,
+        lost_before_stop,
+        stop,
+        client,
+        phases: phases(&events, lameduck),
+        bins: bins(&sent, at),
+        events,
+        notes,
+    }
+}
+
+fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
+    *match outcome {
+        Outcome::Answered => answered,
+        Outcome::Refused => &mut lost.refused,
+        Outcome::Reset => &mut lost.reset,
+        Outcome::Cut => &mut lost.cut,
+        Outcome::Failed => &mut lost.failed,
+        Outcome::TimedOut => &mut lost.timed_out,
+        Outcome::Unsent => return,
+    } += 1;
+}
+
+fn client(records: &[Record]) -> Client {
+    let mut late: Vec<f64> = records.iter().map(|record| millis(record.sent.saturating_sub(record.scheduled))).collect();
+    late.sort_by(f64::total_cmp);
+    let unsent = records.iter().filter(|record| record.outcome == Outcome::Unsent).count() as u64;
+    let late_p99_ms = percentile(&late, 99).unwrap_or(0.0);
+    Client {
+        sent: records.len() as u64 - unsent,
+        unsent,
+        late_p99_ms,
+        late_max_ms: late.last().copied().unwrap_or(0.0),
+        kept_up: unsent == 0 && late_p99_ms <= LATE_MS,
+    }
+}
+
+/// The first of `what`.
+fn first(events: &[Event], what: What) -> Option<Millis> {
+    events.iter().find(|event| event.what == what).map(|event| event.at_ms)
+}
+
+fn stop(events: &[Event], lameduck: bool) -> Stop {
+    let first = |what| first(events, what);
+    let exited = events.iter().find(|event| event.what == What::Exited);
+    let told_ms = if lameduck { first(What::AppTold) } else { first(What::StopSignal) };
+    // The later of the two: nobody sends any more, nothing is in flight.
+    let quiet_ms = first(What::LastLearnt).max(first(What::LastEnded));
+    let between = |from: Option<Millis>, to: Option<Millis>| u64::try_from(to? - from?).ok();
+    Stop {
+        took_ms: exited.map(|event| event.at_ms).filter(|at| *at >= 0),
+        code: exited.and_then(|event| event.detail.parse().ok()),
+        killed: first(What::Killed).is_some(),
+        told_ms,
+        quiet_ms,
+        wasted_ms: between(quiet_ms, told_ms),
+        early_ms: between(told_ms, quiet_ms).filter(|early| *early > 0),
+    }
+}
+
+/// The server's life from the load's beginning on, without a gap.
+fn phases(events: &[Event], lameduck: bool) -> Vec<Phase> {
+    let mut turns = Vec::new();
+    for event in events {
+        let name = match event.what {
+            What::LoadBegan => PhaseName::Serving,
+            What::PreStop => PhaseName::PreStop,
+            What::StopSignal if lameduck => PhaseName::LameDuck,
+            What::StopSignal | What::AppTold | What::Killed => PhaseName::Stopping,
+            What::Exited => PhaseName::Gone,
+            _ => continue,
+        };
+        turns.push((name, event.at_ms));
+    }
+    let end = events.iter().map(|event| event.at_ms).max().unwrap_or(0);
+    let ends = turns.iter().skip(1).map(|(_, at)| *at).chain([end]);
+    let mut phases: Vec<Phase> = Vec::new();
+    for (&(name, from_ms), to_ms) in turns.iter().zip(ends) {
+        match phases.last_mut() {
+            Some(last) if last.name == name => last.to_ms = to_ms,
+            _ if to_ms > from_ms => phases.push(Phase { name, from_ms, to_ms }),
+            _ => {}
+        }
+    }
+    phases
+}
+
+fn bins(sent: &[&Record], at: impl Fn(Duration) -> Millis) -> Vec<Bin> {
+    let mut bins: BTreeMap<Millis, (Bin, Vec<f64>)> = BTreeMap::new();
+    for record in sent {
+        let at_ms = at(record.ended).div_euclid(BIN_MS) * BIN_MS;
+        let (bin, took) = bins.entry(at_ms).or_insert_with(|| (Bin { at_ms, ..Bin::default() }, Vec::new()));
+        count(record.outcome, &mut bin.answered, &mut bin.lost);
+        if record.outcome == Outcome::Answered && matches!(record.kind, Kind::Fresh | Kind::Pool) {
+            took.push(millis(record.ended - record.scheduled));
+        }
+    }
+    let figures = |(mut bin, mut took): (Bin, Vec<f64>)| {
+        took.sort_by(f64::total_cmp);
+        bin.p50_ms = percentile(&took, 50);
+        bin.p99_ms = percentile(&took, 99);
+        bin.max_ms = took.last().copied();
+        bin
+    };
+    bins.into_values().map(figures).collect()
+}
+
+/// By nearest rank, of what is sorted.
+fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied()
+}
+
+/// To the microsecond.
+fn millis(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(scheduled: u64, ended: u64, outcome: Outcome) -> Record {
+        Record {
+            kind: Kind::Fresh,
+            scheduled: Duration::from_millis(scheduled),
+            sent: Duration::from_millis(scheduled + 1),
+            ended: Duration::from_millis(ended),
+            outcome,
+            retried: false,
+            unmarked: false,
+        }
+    }
+
+    fn events(list: &[(Millis, What)]) -> Vec<Event> {
+        list.iter().map(|&(at_ms, what)| Event { at_ms, what, detail: "7".to_owned() }).collect()
+    }
+
+    /// The load began two seconds before the deletion.
+    fn seen(records: Vec<Record>, list: &[(Millis, What)], lameduck: bool) -> Round {
+        let mut events = events(list);
+        events.push(Event { at_ms: -2000, what: What::LoadBegan, detail: String::new() });
+        judge(Seen { load_began_ms: -2000.0, records, events, lameduck, ..Seen::default() })
+    }
+
+    #[test]
+    fn each_kind_is_counted_where_it_belongs() {
+        use Outcome::*;
+        let outcomes = [Answered, Answered, Refused, Reset, Reset, Cut, Failed, TimedOut, Unsent];
+        let mut records: Vec<Record> = outcomes.iter().map(|&outcome| record(100, 200, outcome)).collect();
+        records[1].retried = true;
+        records.push(record(2500, 2600, Cut));
+        let round = seen(records, &[], false);
+        assert_eq!(round.tally.answered, 2);
+        assert_eq!(round.tally.lost, Lost { refused: 1, reset: 2, cut: 2, failed: 1, timed_out: 1 });
+        assert_eq!((round.tally.retried, round.lost_before_stop), (1, 6));
+        assert_eq!((round.client.sent, round.client.unsent, round.client.kept_up), (9, 1, false));
+        assert_eq!(
+            round.bins.iter().map(|bin| (bin.at_ms, bin.answered, bin.lost.total())).collect::<Vec<_>>(),
+            [(-1800, 2, 6), (600, 0, 1)]
+        );
+    }
+
+    #[test]
+    fn waste_runs_from_the_last_use_to_the_stop_signal() {
+        let wasted = |told, learnt, ended: u64| {
+            let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppTold), (learnt, What::LastLearnt)];
+            let stop = seen(vec![record(100, 2000 + ended, Outcome::Answered)], &list, true).stop;
+            (stop.wasted_ms, stop.early_ms)
+        };
+        assert_eq!(wasted(5000, 3000, 2000), (Some(2000), None));
+        assert_eq!(wasted(5000, 3000, 4500), (Some(500), None));
+        assert_eq!(wasted(3000, 3000, 100), (Some(0), None));
+        assert_eq!(wasted(1000, 3000, 100), (None, Some(2000)));
+        // Who is no lameduck tells with the stop signal.
+        let list = [(0, What::Deleted), (4000, What::StopSignal), (3000, What::LastLearnt)];
+        assert_eq!(seen(vec![], &list, false).stop.wasted_ms, Some(1000));
+    }
+
+    #[test]
+    fn phases_follow_each_other_without_a_gap() {
+        let names = |list: &[(Millis, What)], lameduck| {
+            let phases = seen(vec![], list, lameduck).phases;
+            assert!(phases.windows(2).all(|two| two[0].to_ms == two[1].from_ms), "{phases:?}");
+            phases.iter().map(|phase| (phase.name, phase.to_ms)).collect::<Vec<_>>()
+        };
+        use PhaseName::*;
+        let list = [(0, What::StopSignal), (10, What::Exited), (3000, What::LastLearnt)];
+        assert_eq!(names(&list, false), [(Serving, 0), (Stopping, 10), (Gone, 3000)]);
+        let list = [(0, What::PreStop), (2000, What::StopSignal), (2010, What::Exited), (3000, What::LastLearnt)];
+        assert_eq!(names(&list, false), [(Serving, 0), (PreStop, 2000), (Stopping, 2010), (Gone, 3000)]);
+        let list = [(0, What::StopSignal), (900, What::LastLearnt), (4000, What::AppTold), (4100, What::Exited)];
+        assert_eq!(names(&list, true), [(Serving, 0), (LameDuck, 4000), (Stopping, 4100)]);
+        let list = [(0, What::StopSignal), (4000, What::Killed), (4100, What::Exited)];
+        assert_eq!(names(&list, false), [(Serving, 0), (Stopping, 4100)]);
+    }
+
+    #[test]
+    fn a_late_client_says_so_and_an_early_one_is_silent() {
+        let mut records: Vec<Record> = (0..1000).map(|n| record(n, n + 5, Outcome::Answered)).collect();
+        assert!(seen(records.clone(), &[], false).notes.is_empty());
+        for late in records.iter_mut().take(9) {
+            late.sent += Duration::from_secs(1);
+        }
+        assert!(seen(records.clone(), &[], false).client.kept_up);
+        for late in records.iter_mut().take(11) {
+            late.sent += Duration::from_secs(1);
+        }
+        let round = seen(records, &[], false);
+        assert!(!round.client.kept_up && round.notes[0].starts_with("the client did not keep up"), "{:?}", round.notes);
+    }
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 50), Some(50.0));
+        assert_eq!(percentile(&hundred, 99), Some(99.0));
+        assert_eq!(percentile(&[7.0], 50), Some(7.0));
+        assert_eq!(percentile(&[], 99), None);
+    }
+}

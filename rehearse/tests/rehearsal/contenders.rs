@@ -1,0 +1,149 @@
+//! The show: who loses, and who does not, on the embedded server and on real ones.
+
+use super::*;
+
+/// The embedded server, quicker than by default.
+const QUICK: [&str; 4] = ["--load-for", "1s", "--propagate", "1s..3s"];
+
+#[test]
+fn alone_it_shows_three_deaths_and_only_lameducks_loses_nothing() {
+    let rehearsed = rehearse(&[]);
+    let names: Vec<_> = (0..3).map(|column| rehearsed.report["contenders"][column]["name"].as_str().unwrap_or("")).collect();
+    assert_eq!(names, ["none", "sleep:2s", "lameduck --delay 2s"], "{rehearsed:#?}");
+    assert!(rehearsed.lost_in_all(0) > rehearsed.lost_in_all(1), "{rehearsed:#?}");
+    assert!(rehearsed.lost_in_all(1) > 0, "the sleep is too short: {rehearsed:#?}");
+    assert_eq!((rehearsed.lost(2), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
+    assert!(rehearsed.figure(2, "/tally/answered") > 200, "{rehearsed:#?}");
+    // What the table says is what the report says.
+    let row = |name: &str| -> Vec<u64> {
+        let row = rehearsed.table.lines().find_map(|line| line.strip_prefix(name)).expect("a row");
+        row.split_whitespace().map(|cell| cell.parse().expect("a number")).collect()
+    };
+    assert_eq!(row("answered"), [0, 1, 2].map(|column| rehearsed.figure(column, "/tally/answered")));
+    assert_eq!(row("lost"), [0, 1, 2].map(|column| rehearsed.lost_in_all(column)));
+    assert_eq!(row("  refused"), [0, 1, 2].map(|column| rehearsed.lost(column)[0]));
+    // Bare, it is gone at once; the hook sleeps its time.
+    let took = |column| rehearsed.figure(column, "/stop/took_ms");
+    assert!(took(0) < 1000 && took(1) >= 2000 && took(2) >= 3000, "{rehearsed:#?}");
+}
+
+#[test]
+fn a_plain_user_sees_the_same() {
+    let place = Place::new();
+    // Where cargo builds may be closed to others.
+    let program = place.path("rehearse");
+    fs::copy(REHEARSE, &program).expect("a copy");
+    let json = place.path("report.json");
+    let words = ["--reuid=65534", "--regid=65534", "--clear-groups", &program, "--json", &json, "--against", "none,lameduck"];
+    let output = Command::new("setpriv").args(words).args(QUICK).current_dir("/").stdin(Stdio::null()).output().expect("setpriv");
+    let report = fs::read(&json).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let rehearsed = rehearsed(output, report);
+    assert!(rehearsed.lost_in_all(0) > 0, "{rehearsed:#?}");
+    assert_eq!((rehearsed.lost(1), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
+}
+
+#[test]
+fn the_last_contender_decides() {
+    let against = |contenders, more: &[&str]| {
+        let rehearsed = rehearse(&[&QUICK[..], &["--against", contenders], more].concat());
+        (rehearsed.code, rehearsed.report["verdict"]["lost"].as_u64())
+    };
+    assert_eq!(against("none,lameduck", &[]), (0, Some(0)));
+    let (code, lost) = against("lameduck,none", &[]);
+    assert!(code == 1 && lost > Some(0), "{code} {lost:?}");
+    assert_eq!(against("none", &["--max-lost", "100000"]).0, 0);
+}
+
+/// Real servers, as one types them, beside real inits.
+#[test]
+fn gunicorn() {
+    let place = Place::new();
+    let app = "def application(environ, start):\n    start('200 OK', [('Content-Length', '3')])\n    return [b'ok\\n']\n";
+    fs::write(place.path("app.py"), app).expect("a file");
+    let at = ["gunicorn", "--chdir", &place.path(""), "--worker-tmp-dir", &place.path(""), "--bind", "127.0.0.1:8081"];
+    compare("http://127.0.0.1:8081/", &[&at[..], &["--workers", "2", "app:application"]].concat());
+}
+
+#[test]
+fn nginx() {
+    let place = Place::new();
+    let text = format!(
+        "daemon off;\nworker_processes 1;\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\
+         client_body_temp_path {0}/1;\nproxy_temp_path {0}/2;\nfastcgi_temp_path {0}/3;\nuwsgi_temp_path {0}/4;\n\
+         scgi_temp_path {0}/5;\nserver {{ listen 8082; location / {{ return 200 \"ok\"; }} }}\n}}\n",
+        place.path("")
+    );
+    fs::write(place.path("nginx.conf"), text).expect("a file");
+    compare("http://localhost:8082/", &["nginx", "-c", &place.path("nginx.conf")]);
+}
+
+#[track_caller]
+fn compare(url: &str, command: &[&str]) {
+    let words = ["--url", url, "--against", "none,tini,dumb-init,lameduck:\"--delay 2s\"", "--"];
+    let rehearsed = rehearse(&[&QUICK[..], &words, command].concat());
+    for bystander in 0..3 {
+        assert!(rehearsed.lost_in_all(bystander) > 20, "{rehearsed:#?}");
+    }
+    assert_eq!((rehearsed.lost(3), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
+}
+
+/// What the kubelet gives: the hook's time is taken from the grace period, and then comes KILL.
+#[test]
+fn the_grace_period_ends_in_kill() {
+    let deaf = "import signal, http.server as h\nsignal.signal(15, signal.SIG_IGN)\nh.ThreadingHTTPServer(('127.0.0.1', 8083), \
+                h.SimpleHTTPRequestHandler).serve_forever()";
+    let words = ["--url", "http://127.0.0.1:8083/", "--grace-period", "4s", "--against", "none,sleep:2,lameduck", "--"];
+    let quick = ["--load-for", "500ms", "--propagate", "300ms..600ms"];
+    let place = Place::new();
+    // It lists the directory that it is in.
+    let shell = format!("cd {} && exec {PYTHON} -c \"$1\"", place.path(""));
+    let rehearsed = rehearse(&[&quick[..], &words, &["sh", "-c", &shell, "sh", deaf]].concat());
+    for (column, killed) in [(0, true), (1, true), (2, false)] {
+        let pointer = format!("/contenders/{column}/rounds/0/stop/killed");
+        assert_eq!(rehearsed.report.pointer(&pointer), Some(&Value::Bool(killed)), "{rehearsed:#?}");
+    }
+    let took = |column| rehearsed.figure(column, "/stop/took_ms");
+    assert!((4000..5500).contains(&took(0)) && (4000..5500).contains(&took(1)), "{rehearsed:#?}");
+    // lameduck is done before.
+    assert!(took(2) < 4000, "{rehearsed:#?}");
+    assert_eq!(rehearsed.figure(0, "/stop/code"), 137, "{rehearsed:#?}");
+}
+
+/// `--stop-signal` is what the contender gets.
+#[test]
+fn the_stop_signal_is_the_images() {
+    let server = "import os, signal, http.server as h\nsignal.signal(10, lambda *_: os._exit(7))\n\
+                  signal.signal(15, lambda *_: os._exit(8))\nh.ThreadingHTTPServer(('127.0.0.1', 8084), \
+                  h.SimpleHTTPRequestHandler).serve_forever()";
+    let words = ["--url", "http://127.0.0.1:8084/", "--stop-signal", "USR1", "--against", "none", "--", PYTHON, "-c", server];
+    let rehearsed = rehearse(&[&QUICK[..], &words].concat());
+    assert_eq!(rehearsed.figure(0, "/stop/code"), 7, "{rehearsed:#?}");
+}
+
+#[test]
+fn a_seed_plays_the_same_rounds_again_and_lameduck_stands_the_chaos() {
+    let play = || {
+        let words = ["--rounds", "6", "--chaos", "--seed", "9", "--load-for", "300ms", "--propagate", "300ms..1s"];
+        rehearse(&[&words[..], &["--against", "lameduck:--delay 1s"]].concat())
+    };
+    let chaos = |rehearsed: &Rehearsed| -> Vec<(Option<u64>, String)> {
+        let rounds = rehearsed.report.pointer("/contenders/0/rounds").and_then(Value::as_array).expect("rounds");
+        rounds.iter().map(|round| (round["seed"].as_u64(), round["chaos"].to_string())).collect()
+    };
+    let (first, second) = (play(), play());
+    assert_eq!(chaos(&first), chaos(&second));
+    assert_eq!(chaos(&first).len(), 6, "{first:#?}");
+    for rehearsed in [first, second] {
+        assert_eq!((&rehearsed.report["verdict"]["lost"], rehearsed.code), (&Value::from(0), 0), "{rehearsed:#?}");
+    }
+}
+
+/// A client that is late says so, and does not blame the server.
+#[test]
+fn a_client_that_cannot_keep_up_says_so() {
+    let words = ["--rate", "50000", "--against", "none", "--timeout", "2s", "--load-for", "1s", "--propagate", "300ms..600ms"];
+    let rehearsed = rehearse(&words);
+    let kept_up = rehearsed.report.pointer("/contenders/0/rounds/0/client/kept_up");
+    assert_eq!(kept_up, Some(&Value::Bool(false)), "{rehearsed:#?}");
+    assert!(rehearsed.table.contains("none: the client did not keep up"), "{}", rehearsed.table);
+}
