@@ -17,16 +17,26 @@ pub struct Own {
     pub from_port: u16,
 }
 
+/// Why a target is not reached.
+#[derive(Debug)]
+pub struct Unreached {
+    pub why: String,
+    /// Somebody is there, and says something else.
+    pub answers: bool,
+}
+
 /// Whether the target accepts a connection, or answers 2xx.
-pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), String> {
+pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Unreached> {
+    let absent = |why| Unreached { why, answers: false };
+    let wrong = |why| Unreached { why, answers: true };
     match target {
-        Target::Tcp { host, port } => connect(host, *port, own).await.map(drop),
-        Target::Unix { path } => UnixStream::connect(path).await.map(drop).map_err(|error| error.to_string()),
+        Target::Tcp { host, port } => connect(host, *port, own).await.map(drop).map_err(absent),
+        Target::Unix { path } => UnixStream::connect(path).await.map(drop).map_err(|error| absent(error.to_string())),
         Target::Http(url) => {
-            let stream = connect(&url.host, url.port, own).await?;
-            match get(&stream, url).await?.status {
+            let stream = connect(&url.host, url.port, own).await.map_err(absent)?;
+            match get(&stream, url).await.map_err(wrong)?.status {
                 200..=299 => Ok(()),
-                status => Err(format!("it answers {status}")),
+                status => Err(wrong(format!("it answers {status}"))),
             }
         }
     }

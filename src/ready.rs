@@ -28,11 +28,19 @@ const MOST_BYTES: usize = 64 << 20;
 /// What is told to the loop.
 #[derive(Debug)]
 pub enum Told {
-    Checked(Result<(), String>),
+    Checked(Result<(), Unready>),
     /// `exec:` has had its time; which of them.
     Late(u64),
     /// A warm-up request was answered, or failed.
     Warm(Result<(), String>),
+}
+
+/// Why it is not ready.
+#[derive(Debug)]
+pub struct Unready {
+    why: String,
+    /// An app that merely starts says nothing like it: the check may be the fault.
+    odd: bool,
 }
 
 /// A command for the loop to run: it reaps.
@@ -59,6 +67,7 @@ pub struct Readiness {
     failed: u32,
     /// What was said last, so that it is said once.
     said: Option<Result<(), String>>,
+    odd_said: bool,
 }
 
 impl Readiness {
@@ -78,6 +87,7 @@ impl Readiness {
             warm: 0,
             failed: 0,
             said: None,
+            odd_said: false,
         }
     }
 
@@ -125,10 +135,11 @@ impl Readiness {
                 let failing = sender.clone();
                 let started = std::thread::Builder::new().spawn(move || {
                     let listens = Traffic::is_listening(Watch::plain(rules, &ports, Family::Descendants));
-                    let _ = sender.send(checked(if listens { Ok(()) } else { Err("the app does not listen".to_owned()) }));
+                    let why = "the app does not listen".to_owned();
+                    let _ = sender.send(checked(if listens { Ok(()) } else { Err(Unready { why, odd: false }) }));
                 });
                 if let Err(error) = started {
-                    let _ = failing.send(checked(Err(format!("cannot look: {error}"))));
+                    let _ = failing.send(checked(Err(odd(format!("cannot look: {error}")))));
                 }
                 None
             }
@@ -136,6 +147,7 @@ impl Readiness {
                 let (target, own) = (target.clone(), self.own.clone());
                 tokio::spawn(async move {
                     let result = tokio::time::timeout(CHECK, http::reach(&target, Some(&own))).await;
+                    let result = result.map(|reached| reached.map_err(|un| Unready { why: un.why, odd: un.answers }));
                     let _ = sender.send(checked(result.unwrap_or_else(|_| Err(late()))));
                 });
                 None
@@ -165,7 +177,7 @@ impl Readiness {
                     let _ = sender.send(Message::Told(Told::Late(number)));
                 });
             }
-            Err(error) => self.verdict(Err(format!("cannot run it: {error}"))),
+            Err(error) => self.verdict(Err(odd(format!("cannot run it: {error}")))),
         }
     }
 
@@ -178,8 +190,9 @@ impl Readiness {
         self.probe = None;
         self.verdict(match ended {
             Ended::Code(0) => Ok(()),
-            Ended::Code(code) => Err(format!("it exits with {code}")),
-            Ended::Signal(signal) => Err(format!("it died of {signal}")),
+            // As of a command that cannot be run, or is not there.
+            Ended::Code(code) => Err(Unready { why: format!("it exits with {code}"), odd: matches!(code, 126 | 127) }),
+            Ended::Signal(signal) => Err(odd(format!("it died of {signal}"))),
         });
     }
 
@@ -214,10 +227,16 @@ impl Readiness {
     }
 
     /// The answer for all that wait. A change is said, once.
-    fn verdict(&mut self, mut result: Result<(), String>) {
-        if let (Err(why), None) = (&mut result, &self.said) {
-            why.insert_str(0, "starting: ");
-        }
+    fn verdict(&mut self, result: Result<(), Unready>) {
+        let result = match (result, &self.said) {
+            (Err(Unready { why, odd }), None) => {
+                if odd && !std::mem::replace(&mut self.odd_said, true) {
+                    warn!(event = "warning", message = %format_args!("the app is not ready yet: {why}"));
+                }
+                Err(format!("starting: {why}"))
+            }
+            (result, _) => result.map_err(|unready| unready.why),
+        };
         for reply in std::mem::take(&mut self.waiting) {
             let _ = reply.send(match &result {
                 Ok(()) => Reply::text(200, "ready"),
@@ -239,12 +258,16 @@ impl Readiness {
     }
 }
 
-fn checked(result: Result<(), String>) -> Message {
+fn checked(result: Result<(), Unready>) -> Message {
     Message::Told(Told::Checked(result))
 }
 
-fn late() -> String {
-    format!("no answer within {}", Show(CHECK))
+fn odd(why: String) -> Unready {
+    Unready { why, odd: true }
+}
+
+fn late() -> Unready {
+    odd(format!("no answer within {}", Show(CHECK)))
 }
 
 /// One request after the other, from when the app accepts connections.

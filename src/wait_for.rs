@@ -104,7 +104,7 @@ async fn attempts(index: usize, target: Target, sender: UnboundedSender<Progress
                 let _ = sender.send(Progress::Ready(index));
                 return;
             }
-            Ok(Err(why)) => why,
+            Ok(Err(unreached)) => unreached.why,
             Err(_) => format!("no answer within {}", Show(ATTEMPT)),
         };
         let _ = sender.send(Progress::NotYet(index, why));

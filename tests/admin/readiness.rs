@@ -89,12 +89,20 @@ fn by_http() {
             let (status, reason) = ready();
             assert_eq!((status, reason.as_str()), expected, "{path}");
             init.app_line(&format!("asked {path}"));
+            // What is wrong with the check is said, once: a pod that never becomes ready should tell why.
+            let slow = reason.contains("no answer");
+            (0..if slow { 1 } else { 3 }).for_each(|_| assert_eq!(ready().0, expected.0, "{path}"));
+            let said = init.rest().iter().filter(|line| line.contains("the app is not ready yet: ")).cloned().collect::<Vec<_>>();
+            let why = reason.strip_prefix("starting: ");
+            assert_eq!(said.len(), usize::from(why.is_some()), "{path}: {said:?}");
+            assert!(why.is_none_or(|why| said[0].contains(&format!("\"the app is not ready yet: {why}\""))), "{path}: {said:?}");
             init.signal(TERM);
             assert_eq!(init.exit(), 0);
         }
         let mut init = start(&["--ready", "http://127.0.0.1:9/"], &[]);
         init.app_line("ready");
         unready("starting: Connection refused (os error 111)");
+        assert!(!init.rest().iter().any(|line| line.contains("not ready yet")), "nobody is there yet: {:#?}", init.seen);
     });
 }
 
@@ -141,6 +149,13 @@ fn by_a_command() {
             init.app_line("ready");
             let (status, reason) = ready();
             assert_eq!((status, reason.as_str()), expected, "{command}");
+            let odd = ["126", "127", "no answer"].iter().any(|odd| reason.contains(odd));
+            assert_eq!(
+                init.rest().iter().any(|line| line.contains("the app is not ready yet: ")),
+                odd,
+                "{command}: {:#?}",
+                init.seen
+            );
             if command.ends_with("slow") {
                 // It and what it started are gone, and reaped.
                 eventually("the check is killed", || (children(init.pid) == 1).then_some(()));
