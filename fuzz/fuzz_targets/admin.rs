@@ -21,6 +21,7 @@ fn snapshot() -> Snapshot {
         phase: Phase::Serving,
         since: second,
         pid: Some(7),
+        target: Some(7),
         command: "app \"x\"".to_owned(),
         server: None,
         timing: Timing {
