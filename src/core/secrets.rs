@@ -42,7 +42,7 @@ impl Secrets {
                 }
             }
         }
-        secrets.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        secrets.values.sort_unstable();
         secrets.values.dedup();
         secrets
     }
@@ -80,16 +80,31 @@ impl Secrets {
     }
 
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut masked = Cow::Borrowed(text);
-        for value in &self.values {
-            if let Some(without) = without(&masked, value) {
-                masked = Cow::Owned(without);
-            }
-        }
+        let masked = match self.without_values(text) {
+            Some(without) => Cow::Owned(without),
+            None => Cow::Borrowed(text),
+        };
         match without_credentials(&masked) {
             Some(without) => Cow::Owned(without),
             None => masked,
         }
+    }
+
+    /// None: none is there. All at once: one that was masked first could leave a part of another that overlaps it.
+    fn without_values(&self, text: &str) -> Option<String> {
+        let mut places: Vec<_> = self.values.iter().flat_map(|value| places(text, value)).collect();
+        places.sort_unstable();
+        let mut masked = None::<String>;
+        let mut done = 0;
+        for (start, end) in places {
+            if masked.is_none() || start >= done {
+                let masked = masked.get_or_insert_default();
+                masked.push_str(&text[done..start]);
+                masked.push_str(MASK);
+            }
+            done = done.max(end);
+        }
+        masked.map(|masked| masked + &text[done..])
     }
 }
 
@@ -111,25 +126,22 @@ fn is_secret(name: &str) -> bool {
     (says_so || short) && !name.starts_with("LAMEDUCK_")
 }
 
-/// None: it is not there.
-fn without(text: &str, value: &str) -> Option<String> {
+/// From where to where it stands.
+fn places<'a>(text: &'a str, value: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
     let alone = |start: usize, end: usize| {
         let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
         !is_part(text[..start].chars().next_back()) && !is_part(text[end..].chars().next())
     };
-    let mut masked = None::<String>;
-    let mut done = 0;
-    for (start, found) in text.match_indices(value) {
-        let end = start + found.len();
-        if start < done || value.chars().count() < SHORT && !alone(start, end) {
-            continue;
-        }
-        let masked = masked.get_or_insert_default();
-        masked.push_str(&text[done..start]);
-        masked.push_str(MASK);
-        done = end;
-    }
-    masked.map(|masked| masked + &text[done..])
+    let step = value.chars().next().map_or(1, char::len_utf8);
+    let long = value.chars().count() >= SHORT;
+    let mut from = 0;
+    let all = std::iter::from_fn(move || {
+        let start = from + text[from..].find(value)?;
+        // It may overlap itself.
+        from = start + step;
+        Some((start, start + value.len()))
+    });
+    all.filter(move |&(start, end)| long || alone(start, end))
 }
 
 /// `scheme://user:password@host`: all before the @. None: there is nothing of the kind.
@@ -213,6 +225,14 @@ mod tests {
             assert_eq!(masked(&[], &["sh", "-c", script], script), expected);
         }
         assert_eq!(masked(&[], &["bash -c 'A_SECRET=sesame run'"], "sesame"), "***");
+    }
+
+    #[test]
+    fn secrets_that_overlap() {
+        let variables = [("A_KEY", "abcdefgh"), ("B_KEY", "ghijklm"), ("C_KEY", "xyxyxy")];
+        assert_eq!(masked(&variables, &[], "<abcdefghijklm>"), "<***>");
+        assert_eq!(masked(&variables, &[], "<xyxyxyxy>"), "<***>", "with itself");
+        assert_eq!(masked(&variables, &[], "<abcdefgh abcdefgh>"), "<*** ***>");
     }
 
     /// A word is what the app gets, blanks and all; only a shell makes several of it.
