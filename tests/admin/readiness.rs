@@ -318,21 +318,24 @@ fn failures_while_warming_up() {
     });
 }
 
-/// One that is never answered is given up by its own time: `/readyz` still says how far it is, and a stop waits for nothing.
+/// The one under way is given up, no other follows, and the stop waits for neither.
 #[test]
 fn a_stop_ends_the_warm_up() {
     in_own_network(|| {
-        let options = ["--warm-up", "http://127.0.0.1:8080/silent*5", "--delay", "1s"];
+        let options = ["--warm-up", "http://127.0.0.1:8080/gate*5", "--delay", "1s"];
         let mut init = start(&options, &[]);
-        init.app_line("asked /silent");
+        init.app_line("asked /gate");
         unready("warming up 0/5");
         init.signal(TERM);
         init.line("lame-duck");
         unready("lame-duck");
+        // Whatever becomes of that one, there is no second.
+        init.signal(USR1);
         let stopping = init.line(" stopping ");
         assert!(stopping.contains("because=drained"), "{stopping}");
         assert_eq!(init.exit(), 0);
         assert!(!init.seen.iter().any(|line| line.contains("requests=")), "{:#?}", init.seen);
+        assert_eq!(init.seen.iter().filter(|line| line.contains("asked /gate")).count(), 1, "{:#?}", init.seen);
     });
 }
 
