@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use hyper::http::uri::PathAndQuery;
 use lameduck::core::signals::Signal;
 use lameduck::core::time::parse_duration;
 use lameduck::core::url::Url;
@@ -235,9 +236,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     })?;
     let path = |option: &str, given: &Option<String>, own: &str| match given {
         None => Ok(embedded.then(|| own.to_owned())),
-        Some(text) if text.starts_with('/') => Url::parse(&format!("http://{}{text}", url.authority))
-            .map(|url| Some(url.path))
-            .map_err(|why| usage(format!("cannot read {option} {text}: {why}"))),
+        Some(text) if text.starts_with('/') => Ok(Some(self::url(option, &format!("http://{}{text}", url.authority))?.path)),
         Some(text) => {
             let other = self::url(option, text)?;
             if (&other.host, other.port) != (&url.host, url.port) {
@@ -289,7 +288,12 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
 }
 
 fn url(option: &str, text: &str) -> Result<Url, Refused> {
-    Url::parse(text).map_err(|why| Refused::usage(format!("cannot read {option} {text}: {why}; try http://127.0.0.1:8080/")))
+    let url = Url::parse(text);
+    let url = url.map_err(|why| Refused::usage(format!("cannot read {option} {text}: {why}; try http://127.0.0.1:8080/")))?;
+    match PathAndQuery::try_from(url.path.as_str()) {
+        Ok(_) => Ok(url),
+        Err(_) => Err(Refused::usage(format!("cannot read {option} {text}: some characters must be written as in %3C"))),
+    }
 }
 
 fn duration(option: &str, text: &str) -> Result<Duration, Refused> {

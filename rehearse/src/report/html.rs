@@ -71,15 +71,17 @@ fn summary(page: &mut String, report: &Report) {
 
 fn legend(page: &mut String, report: &Report) {
     page.push_str("<p class=\"soft\">");
-    let all = [PhaseName::Serving, PhaseName::PreStop, PhaseName::LameDuck, PhaseName::Stopping, PhaseName::Gone];
-    for phase in all {
-        let _ = write!(page, "<span class=\"key {}\"></span>{}", plot::class(phase), plot::word(phase));
+    let phases = [PhaseName::Serving, PhaseName::PreStop, PhaseName::LameDuck, PhaseName::Stopping, PhaseName::Gone];
+    let figures = [("answered", "answered"), ("lost", "lost"), ("p50", "latency, median"), ("p99", "99th percentile")];
+    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures] {
+        for (class, word) in row {
+            let _ = write!(page, "<span class=\"entry\"><span class=\"key {class}\"></span>{word}</span> ");
+        }
+        page.push_str("<br>");
     }
-    page.push_str("<br><span class=\"key answered\"></span>answered<span class=\"key lost\"></span>lost");
-    page.push_str("<span class=\"key p50\"></span>latency, median<span class=\"key p99\"></span>99th percentile");
     let _ = writeln!(
         page,
-        "<br>Time runs from the deletion of the pod; the grace period ends at {:.0} s.</p>",
+        "Time runs from the deletion of the pod; the grace period ends at {:.0} s.</p>",
         report.settings.grace_period_ms as f64 / 1e3
     );
 }

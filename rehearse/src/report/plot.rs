@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BIN_MS, Bin, Millis, PhaseName, Report, Round, What};
+use super::{BIN_MS, Bin, Event, Millis, PhaseName, Report, Round, What};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
@@ -74,7 +74,7 @@ fn lanes(labels: &[(f64, f64)]) -> Vec<usize> {
 }
 
 /// The moments that are named, in the order of their time.
-fn moments(round: &Round) -> Vec<(Millis, String)> {
+fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
     let named = |what| match what {
         What::Deleted => Some("deleted"),
         What::FirstLearnt => Some("first client knows"),
@@ -88,24 +88,29 @@ fn moments(round: &Round) -> Vec<(Millis, String)> {
         What::Chaos => Some(""),
         _ => None,
     };
+    let detailed = |event: &'_ Event| match named(event.what)? {
+        "" => Some((event.at_ms, event.detail.clone())),
+        name => Some((event.at_ms, name.to_owned())),
+    };
+    let end = grace.map(|grace| (grace, "grace period ends".to_owned()));
+    let mut all: Vec<_> = round.events.iter().filter_map(detailed).chain(end).collect();
+    all.sort_by_key(|(at, _)| *at);
     let mut moments: Vec<(Millis, String)> = Vec::new();
-    for event in &round.events {
-        let Some(name) = named(event.what) else { continue };
-        let name = if name.is_empty() { event.detail.as_str() } else { name };
+    for (at_ms, name) in all.into_iter().filter(|(at, _)| *at >= -BEFORE_MS) {
         match moments.last_mut() {
-            Some((at, names)) if event.at_ms - *at < BIN_MS / 2 => {
+            Some((at, names)) if at_ms - *at < BIN_MS / 2 => {
                 names.push_str(", ");
-                names.push_str(name);
+                names.push_str(&name);
             }
-            _ => moments.push((event.at_ms, name.to_owned())),
+            _ => moments.push((at_ms, name)),
         }
     }
-    moments.retain(|(at, _)| *at >= -BEFORE_MS);
     moments
 }
 
 pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
-    let moments = moments(round);
+    let grace = Some(report.settings.grace_period_ms as Millis).filter(|grace| *grace <= axes.to);
+    let moments = moments(round, grace);
     // To the left where there is no room to the right.
     let places: Vec<(f64, f64)> = moments
         .iter()
@@ -141,7 +146,9 @@ pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
         let _ = write!(svg, r#"<line class="moment" x1="{line:.1}" x2="{line:.1}" y1="{:.1}" y2="{bottom}"/>"#, y + 3.0);
         let _ = write!(svg, r#"<text x="{x:.1}" y="{y:.1}">{}</text>"#, escape(text));
     }
-    grace(&mut svg, report.settings.grace_period_ms as Millis, axes, (top, bottom));
+    if let Some(x) = grace.map(|grace| axes.x(grace)) {
+        let _ = write!(svg, r#"<line class="grace" x1="{x:.1}" x2="{x:.1}" y1="{top}" y2="{bottom}"/>"#);
+    }
     svg.push_str("</svg>\n");
     svg
 }
@@ -240,16 +247,6 @@ fn lines(svg: &mut String, bins: &[Bin], axes: Axes, top: f64) {
             }
         }
         let _ = write!(svg, r#"<path class="{class}" d="{path}"/>"#);
-    }
-}
-
-fn grace(svg: &mut String, grace: Millis, axes: Axes, (top, bottom): (f64, f64)) {
-    if grace <= axes.to {
-        let x = axes.x(grace);
-        let _ = write!(
-            svg,
-            r#"<line class="grace" x1="{x:.1}" x2="{x:.1}" y1="{top}" y2="{bottom}"><title>the grace period ends</title></line>"#
-        );
     }
 }
 

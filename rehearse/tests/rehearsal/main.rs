@@ -5,6 +5,7 @@ mod contenders;
 mod docs;
 mod image;
 mod losses;
+mod page;
 mod refusals;
 mod remains;
 

@@ -20,7 +20,7 @@ fn refuses(code: i32, begins: &str, command: &mut Command) {
 #[test]
 fn what_is_typed_wrong() {
     let here = "http://127.0.0.1:8080/";
-    let table: [(&str, &[&str]); 16] = [
+    let table: [(&str, &[&str]); 18] = [
         ("cannot read --rate fast", &["--rate", "fast"]),
         ("cannot read --rate 0", &["--rate", "0"]),
         ("cannot read --propagate 6s..2s", &["--propagate", "6s..2s"]),
@@ -36,6 +36,8 @@ fn what_is_typed_wrong() {
         ("cannot rehearse a server without --url", &["--", "true"]),
         ("cannot rehearse example.com", &["--url", "http://example.com/", "--", "true"]),
         ("cannot read --url ftp://x/", &["--url", "ftp://x/", "--", "true"]),
+        ("cannot read --url http://127.0.0.1:8080/<b>", &["--url", "http://127.0.0.1:8080/<b>", "--", "true"]),
+        ("cannot read --slow-url http://127.0.0.1:8080/<x", &["--slow-url", "/<x"]),
         ("cannot use --slow-url http://localhost:9/", &["--url", here, "--slow-url", "http://localhost:9/", "--", "true"]),
     ];
     for (begins, words) in table {
