@@ -8,7 +8,7 @@ const SHORT: usize = 6;
 
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
-    /// The longest first, so that none is masked in part.
+    /// Each once, in no order.
     values: Vec<String>,
 }
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_first() {
+    fn one_that_is_part_of_another() {
         assert_eq!(masked(&[("A_KEY", "secret"), ("B_KEY", "secret-longer")], &[], "secret-longer secret"), "*** ***");
     }
 }

@@ -185,8 +185,10 @@ impl Snapshot {
                     let last = stop.last_accept.map_or(String::new(), |last| format!(", the last after {}", Show(last)));
                     let _ = writeln!(
                         text,
-                        "since then {} new connections{last}; {} finished their work",
-                        tally.accepted, tally.finished
+                        "since then {} new connection{}{last}; {} finished their work",
+                        tally.accepted,
+                        if tally.accepted == 1 { "" } else { "s" },
+                        tally.finished
                     );
                 }
             }
