@@ -82,7 +82,7 @@ pub fn figures(server: Option<i32>) -> AppFigures {
     for process in descendants(&processes(), std::process::id() as i32) {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process.pid)).unwrap_or_default();
         // Until a dead one is reaped its time is nobody else's.
-        figures.cpu += super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default());
+        figures.cpu = figures.cpu.saturating_add(super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default()));
         if process.is_dead() {
             continue;
         }
@@ -115,7 +115,7 @@ fn open_files(pid: i32) -> Option<usize> {
 /// User and system time, of the process itself and of its children that it has reaped.
 pub fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    Some(fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
+    Some(fields.skip(11).take(4).filter_map(|ticks| ticks.parse().ok()).fold(0, u64::saturating_add))
 }
 
 /// Those of our own cgroup or of one below it, ourselves too: the container's, whoever else is seen in its pid namespace.
@@ -390,6 +390,13 @@ fn parse_end(text: &str) -> Option<(IpAddr, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_of_ticks_is_too_much() {
+        let stat = |user: u64| format!("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 {user} 2 3 4 20 0");
+        assert_eq!(parse_cpu_ticks(&stat(1)), Some(10));
+        assert_eq!(parse_cpu_ticks(&stat(u64::MAX)), Some(u64::MAX));
+    }
 
     #[test]
     fn stat_with_a_nasty_name() {
