@@ -125,7 +125,7 @@ fn status_is_drawn() {
         });
         assert_eq!(row(&text, "8080"), ["8080", "2", "0", "0", "0"], "{text}");
         assert!(text.starts_with("draining  for ") && text.contains("\ntraffic    4 in flight, seen by sock_diag\n"), "{text}");
-        assert!(text.contains("\nsince then 1 new connections, the last after "), "{text}");
+        assert!(text.contains("\nsince then 1 new connection, the last after "), "{text}");
         // The bar: as much of it as of the budget, and two marks, at 28 and 38 of 40 seconds.
         let bar = text.lines().find_map(|line| line.strip_prefix("budget     ")).unwrap();
         let (bar, rest) = bar.split_once(' ').unwrap();
