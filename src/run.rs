@@ -104,6 +104,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
     }
     // Who died while others were waited for was announced then.
     this.reap();
+    sys::program::forget_pages();
     loop {
         if let Some(code) = this.code {
             return code;

@@ -7,6 +7,7 @@ pub mod child;
 pub mod inherited;
 pub mod netlink;
 pub mod proc;
+pub mod program;
 pub mod signals;
 pub mod sock_diag;
 pub mod stderr;
