@@ -7,8 +7,8 @@ use crate::core::servers::{self, Server};
 use crate::core::shutdown::Ended;
 use crate::core::signals::{Signal, SignalSet, rewritten};
 use crate::plan::{Plan, StopOn};
-use crate::sys::child::{self, Reaped};
-use crate::sys::proc::{self, CommandLine};
+use crate::sys::child::{self, Left};
+use crate::sys::proc::{self, CommandLine, Process};
 
 #[derive(Debug)]
 pub struct App<'a> {
@@ -20,6 +20,15 @@ pub struct App<'a> {
     main_line: CommandLine,
     /// The server that was told in place of its shell: the shell gets a TERM if it outlives it.
     told_for_shell: Option<(i32, u64)>,
+}
+
+/// What a round of reaping found.
+#[derive(Clone, Copy, Debug)]
+pub struct Reaped {
+    /// How the main process ended, if it did.
+    pub main: Option<Ended>,
+    /// No child is left at all.
+    pub none_left: bool,
 }
 
 /// Who is signalled, and which server it is.
@@ -44,17 +53,24 @@ impl<'a> App<'a> {
         App { plan, main: Some(main), group: main, main_line: CommandLine::open(main), told_for_shell: None }
     }
 
-    /// Reaps whoever is dead; the main process's end is told once.
-    pub fn reap(&mut self, probe: Option<i32>) -> Reaped {
-        let mut reaped = child::reap(self.main.unwrap_or(0), probe.unwrap_or(0));
-        if reaped.none_left && self.main.is_some() && reaped.main.is_none() {
+    /// Reaps the dead and calls `found` for each; the main process's end is reported once.
+    pub fn reap(&mut self, mut found: impl FnMut(i32, Ended)) -> Reaped {
+        let mut ended = None;
+        let main = self.main;
+        let left = child::reap(|pid, how| {
+            if Some(pid) == main {
+                ended = Some(how);
+            }
+            found(pid, how);
+        });
+        if left == Left::Nobody && main.is_some() {
             // Nobody else reaps here; but whatever happened, a main process that is not there must not be waited for.
-            reaped.main = Some(Ended::Code(70));
+            ended = ended.or(Some(Ended::Code(70)));
         }
-        if reaped.main.is_some() {
+        if ended.is_some() {
             self.main = None;
         }
-        reaped
+        Reaped { main: ended, none_left: left == Left::Nobody }
     }
 
     pub fn main(&self) -> Option<i32> {
@@ -139,15 +155,15 @@ impl<'a> App<'a> {
         let processes = proc::processes();
         let only_child = |parent: i32| {
             let mut children = processes.iter().filter(|process| process.parent == parent && !process.is_dead());
-            children.next().filter(|_| children.next().is_none()).map(|process| process.pid)
+            children.next().filter(|_| children.next().is_none())
         };
-        let known = |pid: i32| {
+        let known = |process: &Process| {
             let mut buffer = [0; 4096];
-            let server = servers::recognise_running(&CommandLine::open(pid).read(&mut buffer)?)?;
-            Some(Target { pid, server: Some(server) })
+            let server = servers::recognise_running(&CommandLine::of(process).read(&mut buffer)?)?;
+            Some(Target { pid: process.pid, server: Some(server) })
         };
         let child = only_child(shell)?;
-        known(child).or_else(|| only_child(child).and_then(known))
+        known(child).or_else(|| only_child(child.pid).and_then(known))
     }
 
     /// Sends a signal to the app as it came, rewritten already.

@@ -181,12 +181,11 @@ impl Readiness {
         }
     }
 
-    /// The command that runs now, for the reaper.
-    pub fn probe(&self) -> Option<i32> {
-        self.probe
-    }
-
-    pub fn probe_ended(&mut self, ended: Ended) {
+    /// A process has been reaped: if it is the command, it says whether the app is ready.
+    pub fn reaped(&mut self, pid: i32, ended: Ended) {
+        if self.probe != Some(pid) {
+            return;
+        }
         self.probe = None;
         self.verdict(match ended {
             Ended::Code(0) => Ok(()),

@@ -262,12 +262,13 @@ impl Loop<'_> {
     }
 
     fn reap(&mut self) {
-        let probe = self.outside.admin.as_mut().and_then(|admin| admin.readiness().probe());
-        let reaped = self.app.reap(probe);
-        self.reaped += reaped.count;
-        if let (Some(ended), Some(admin)) = (reaped.probe, &mut self.outside.admin) {
-            admin.readiness().probe_ended(ended);
-        }
+        let (count, admin) = (&mut self.reaped, &mut self.outside.admin);
+        let reaped = self.app.reap(|pid, ended| {
+            *count += 1;
+            if let Some(admin) = admin {
+                admin.readiness().reaped(pid, ended);
+            }
+        });
         if let Some(ended) = reaped.main {
             self.feed(Event::MainEnded { ended, alone: reaped.none_left });
         } else if reaped.none_left {

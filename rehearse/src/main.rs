@@ -55,6 +55,9 @@ fn main() -> ExitCode {
     let name = words.first().and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str()).unwrap_or_default();
     match name {
         "lameduck" => return lameduck::main(),
+        _ => lameduck::sys::inherited::restore_mask(),
+    }
+    match name {
         STAGE => return round::main(),
         chaos::BURN => return chaos::burn(),
         _ => {}

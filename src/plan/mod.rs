@@ -37,7 +37,7 @@ impl Env {
 
     /// As a setting.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.value(name).filter(|value| !value.is_empty())
+        self.value(name).filter(|value| !value.is_empty() && !self.is_service_link(name, value))
     }
 
     /// As it stands there, empty perhaps.
@@ -51,7 +51,20 @@ impl Env {
 
     /// Of those that are set.
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
+        let is_set = |(name, value): &(&String, &OsString)| !value.is_empty() && !self.is_service_link(name, value);
+        self.0.iter().filter(is_set).map(|(name, _)| name.as_str())
+    }
+
+    /// Kubernetes gives every pod variables of each Service in its namespace: of one named `lameduck` LAMEDUCK_SERVICE_HOST,
+    /// LAMEDUCK_SERVICE_PORT, LAMEDUCK_PORT=tcp://10.0.0.1:80 and LAMEDUCK_PORT_80_TCP_ADDR; of `lameduck-x` LAMEDUCK_X_SERVICE_HOST and
+    /// so on. They are nobody's settings.
+    fn is_service_link(&self, name: &str, value: &OsStr) -> bool {
+        let is_of = |service: &str| self.0.contains_key(&format!("{service}_SERVICE_HOST"));
+        if name == "LAMEDUCK_PORT" {
+            return value.to_string_lossy().contains("://");
+        }
+        let service = ["_SERVICE_", "_PORT"].iter().find_map(|part| name.find(part).map(|end| &name[..end]));
+        service.is_some_and(|service| service.starts_with("LAMEDUCK") && is_of(service))
     }
 }
 
@@ -664,6 +677,22 @@ mod tests {
     fn an_unknown_variable_is_a_warning_that_suggests_the_nearest() {
         let warnings = made(&["x"], &[("LAMEDUCK_GRACE_PERIODS", "5s"), ("KUBERNETES_SERVICE_HOST", "x")]).unwrap().warnings;
         assert_eq!(warnings, ["LAMEDUCK_GRACE_PERIODS is no setting and was ignored; did you mean LAMEDUCK_GRACE_PERIOD?"]);
+        let links = [
+            ("LAMEDUCK_PORT", "tcp://10.96.0.1:80"),
+            ("LAMEDUCK_SERVICE_HOST", "10.96.0.1"),
+            ("LAMEDUCK_SERVICE_PORT_HTTP", "80"),
+            ("LAMEDUCK_PORT_80_TCP", "tcp://10.96.0.1:80"),
+            ("LAMEDUCK_PORT_80_TCP_PROTO", "tcp"),
+            ("LAMEDUCK_ADMIN_SERVICE_HOST", "10.96.0.2"),
+            ("LAMEDUCK_ADMIN_PORT", "udp://10.96.0.2:53"),
+            ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ];
+        let plan = made(&["x"], &links).unwrap();
+        assert_eq!((plan.ports, plan.warnings), (vec![], vec![]), "a Service of our name");
+        let named = made(&["x"], &[("LAMEDUCK_PORT", "80"), ("LAMEDUCK_SERVICE_HOST", "10.96.0.1")]).unwrap();
+        assert_eq!(named.ports, [80], "a setting beside it");
+        let typed = made(&["x"], &[("LAMEDUCK_PORTS", "80"), ("KUBERNETES_SERVICE_HOST", "x")]).unwrap().warnings;
+        assert!(typed[0].contains("did you mean LAMEDUCK_PORT?"), "{typed:?}");
         let docker = made(&["x"], &[]).unwrap().warnings;
         assert!(docker.len() == 1 && docker[0].contains("Docker"), "{docker:?}");
     }

@@ -120,8 +120,6 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
                 // SAFETY: these were open when we began and belong to the app; nothing here uses them.
                 unsafe { libc::close(*fd) };
             }
-            // Pins no mount.
-            let _ = nix::unistd::chdir("/");
             match failure(&read) {
                 None => Ok(pid),
                 Some(failed) => {
@@ -373,43 +371,54 @@ fn failure(read: &OwnedFd) -> Option<Failed> {
     (read == Failed::LENGTH as isize).then(|| Failed::from_bytes(bytes))
 }
 
-/// What a round of reaping found.
-#[derive(Debug)]
-pub struct Reaped {
-    pub main: Option<Ended>,
-    pub probe: Option<Ended>,
-    pub count: u64,
-    /// No child is left at all.
-    pub none_left: bool,
+/// Dead processes that one round of reaping takes: an app whose orphans die faster than they are reaped must not hold up signals and
+/// deadlines.
+const MOST_REAPED: usize = 512;
+
+/// What may be left when a round of reaping is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// Processes that run.
+    Alive,
+    /// Dead ones, perhaps: a SIGCHLD of our own is on its way.
+    Dead,
+    Nobody,
 }
 
-/// Reaps all that is dead. libc's waitpid: nix's loses whoever died of a real-time signal.
-pub fn reap(main: i32, probe: i32) -> Reaped {
-    let mut reaped = Reaped { main: None, probe: None, count: 0, none_left: false };
-    loop {
+/// Reaps the dead and calls `found` for each. libc's waitpid: nix's loses whoever died of a real-time signal.
+pub fn reap(mut found: impl FnMut(i32, Ended)) -> Left {
+    for _ in 0..MOST_REAPED {
         let mut status = 0;
         // SAFETY: the status outlives the call.
         match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
             -1 if Errno::last() == Errno::EINTR => {}
-            -1 => {
-                reaped.none_left = true;
-                return reaped;
-            }
-            0 => return reaped,
-            pid => {
-                reaped.count += 1;
-                let ended = if libc::WIFSIGNALED(status) {
-                    Signal::from_number(libc::WTERMSIG(status)).map(Ended::Signal)
-                } else {
-                    Some(Ended::Code(libc::WEXITSTATUS(status) as u8))
-                };
-                if pid == main {
-                    reaped.main = ended;
-                } else if pid == probe {
-                    reaped.probe = ended;
+            -1 => return Left::Nobody,
+            0 => return Left::Alive,
+            pid if libc::WIFSTOPPED(status) => let_go_on(pid, libc::WSTOPSIG(status)),
+            pid if libc::WIFSIGNALED(status) => {
+                if let Some(signal) = Signal::from_number(libc::WTERMSIG(status)) {
+                    found(pid, Ended::Signal(signal));
                 }
             }
+            pid => found(pid, Ended::Code(libc::WEXITSTATUS(status) as u8)),
         }
+    }
+    // SAFETY: kill has no memory to harm.
+    unsafe { libc::kill(libc::getpid(), libc::SIGCHLD) };
+    Left::Dead
+}
+
+/// A process that asked to be traced by its parent (PTRACE_TRACEME) stops at each signal until its parent acts. It gets its signal and is
+/// traced no more. The TRAP that the kernel sends such a process after an exec is for the tracer alone.
+fn let_go_on(pid: i32, signal: i32) {
+    // SAFETY: both structures are plain memory; ptrace acts on the tracee alone, and fails where there is none.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let null = ptr::null_mut::<libc::c_void>();
+        let known = libc::ptrace(libc::PTRACE_GETSIGINFO, pid, null, (&raw mut info).cast::<libc::c_void>()) == 0;
+        let is_exec = signal == libc::SIGTRAP && known && info.si_code == libc::SI_USER && info.si_pid() == pid;
+        let delivered = if is_exec { 0 } else { signal };
+        libc::ptrace(libc::PTRACE_DETACH, pid, null, ptr::without_provenance_mut::<libc::c_void>(delivered as usize));
     }
 }
 

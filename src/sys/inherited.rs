@@ -7,16 +7,28 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::core::signals::{Signal, SignalSet};
 
-/// Rust's start-up code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed; musl unblocks the signals it keeps for itself when
-/// Rust sets its handlers. So these are looked up before.
+/// Until signals are blocked the kernel discards those that a PID 1 has no handler for: so that is the first thing it does. Rust's start-up
+/// code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed; musl unblocks the signals it keeps for itself when Rust sets its
+/// handlers. So these are looked up before.
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[unsafe(link_section = ".init_array.00000")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
 static FOUND: AtomicU32 = AtomicU32::new(0);
 static MASK: AtomicU64 = AtomicU64::new(0);
 const PIPE_IGNORED: u32 = 1 << 3;
 
+/// All but faults, which must hit the process that made them.
+fn all_but_faults() -> SignalSet {
+    let faults: SignalSet = (1..=31).filter_map(Signal::from_number).filter(|signal| signal.is_fault()).collect();
+    SignalSet(!faults.0)
+}
+
 extern "C" fn before_main() {
+    // SAFETY: only looks.
+    let is_init = unsafe { libc::getpid() } == 1;
+    // Blocking nothing changes nothing.
+    let blocked = if is_init { all_but_faults() } else { SignalSet::default() };
+    MASK.store(set_mask(libc::SIG_BLOCK, blocked).0, Ordering::Relaxed);
     let mut found = 0;
     for fd in 0..=2 {
         // SAFETY: fcntl with F_GETFD only looks.
@@ -29,8 +41,6 @@ extern "C" fn before_main() {
         found |= PIPE_IGNORED;
     }
     FOUND.store(found, Ordering::Relaxed);
-    // Blocking nothing changes nothing.
-    MASK.store(set_mask(libc::SIG_BLOCK, SignalSet(0)).0, Ordering::Relaxed);
 }
 
 /// Without /dev/null Rust's start-up code would abort: then the end of a pipe takes the lowest place, which reads as empty and cannot be
@@ -68,10 +78,15 @@ pub struct Inherited {
     pub environment: Vec<CString>,
 }
 
-/// Blocks every signal but faults, as the first thing that main does: from here none is lost, PID 1 or not. Then notes what was.
+/// For another program that is linked with this library, and may be a PID 1 as well: gives back the mask that it was started with.
+pub fn restore_mask() {
+    set_mask(libc::SIG_SETMASK, SignalSet(MASK.load(Ordering::Relaxed)));
+}
+
+/// What `before_main` found, and all else that the app is to inherit. musl has unblocked the signals that it keeps for itself since:
+/// they are blocked again.
 pub fn take() -> Inherited {
-    let faults: SignalSet = (1..=31).filter_map(Signal::from_number).filter(|signal| signal.is_fault()).collect();
-    set_mask(libc::SIG_BLOCK, SignalSet(!faults.0));
+    set_mask(libc::SIG_BLOCK, all_but_faults());
     let found = FOUND.load(Ordering::Relaxed);
     let child_ignored = is_ignored(libc::SIGCHLD);
     if child_ignored {

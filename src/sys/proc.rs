@@ -15,18 +15,35 @@ use crate::core::verdict::{Row, Seen, State};
 pub struct Process {
     pub pid: i32,
     pub parent: i32,
+    /// Of its first thread.
     pub state: u8,
+    pub threads: u32,
     /// Clock ticks since boot: with the pid, what tells a process from a later one of its number.
     pub started: u64,
 }
 
 impl Process {
+    /// A first thread that has exited shows as a zombie for as long as others of the process run: they go on serving.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        self.state == b'X' || self.state == b'Z' && self.threads <= 1
     }
 
     pub fn is_stopped(&self) -> bool {
         self.state == b'T'
+    }
+
+    /// Where its memory and its descriptors are shown: where the first thread has exited, with a thread that runs.
+    fn directory(&self) -> String {
+        let own = format!("/proc/{}", self.pid);
+        if self.state != b'Z' {
+            return own;
+        }
+        let threads = fs::read_dir(format!("{own}/task")).into_iter().flatten().flatten();
+        let runs = |thread: &String| {
+            let stat = fs::read(format!("{thread}/stat")).unwrap_or_default();
+            parse_stat(&String::from_utf8_lossy(&stat)).is_some_and(|thread| !matches!(thread.state, b'Z' | b'X'))
+        };
+        threads.map(|thread| thread.path().display().to_string()).find(runs).unwrap_or(own)
     }
 }
 
@@ -55,7 +72,8 @@ pub fn parse_stat(text: &str) -> Option<Process> {
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    Some(Process { pid, parent, state, started: fields.nth(17)?.parse().ok()? })
+    let threads = fields.nth(15)?.parse().ok()?;
+    Some(Process { pid, parent, state, threads, started: fields.nth(1)?.parse().ok()? })
 }
 
 /// All that descend from `ancestor`, itself left out.
@@ -80,24 +98,26 @@ pub fn figures(server: Option<i32>) -> AppFigures {
     let mut figures = AppFigures { cpu: super::cpu_of_reaped(), open_files: Some(0), ..AppFigures::default() };
     let page = super::page_size();
     for process in descendants(&processes(), std::process::id() as i32) {
-        let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process.pid)).unwrap_or_default();
+        let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
         // Until a dead one is reaped its time is nobody else's.
-        figures.cpu = figures.cpu.saturating_add(super::ticks(parse_cpu_ticks(&read("stat")).unwrap_or_default()));
+        let stat = read(&format!("/proc/{}", process.pid), "stat");
+        figures.cpu = figures.cpu.saturating_add(super::ticks(parse_cpu_ticks(&stat).unwrap_or_default()));
         if process.is_dead() {
             continue;
         }
         figures.processes += 1;
         figures.server_children += usize::from(Some(process.parent) == server);
-        let pages: u64 = read("statm").split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
-        figures.resident_bytes += pages * page;
-        figures.open_files = figures.open_files.and_then(|sum| Some(sum + open_files(process.pid)?));
+        let directory = process.directory();
+        let pages = read(&directory, "statm").split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        figures.resident_bytes += pages.unwrap_or_default() * page;
+        figures.open_files = figures.open_files.and_then(|sum| Some(sum + open_files(&directory)?));
     }
     figures
 }
 
 /// None: we may not know.
-fn open_files(pid: i32) -> Option<usize> {
-    let directory = format!("/proc/{pid}/fd");
+fn open_files(process: &str) -> Option<usize> {
+    let directory = format!("{process}/fd");
     match fs::metadata(&directory) {
         // Since Linux 6.2 its size is their number, which anybody may know.
         Ok(directory) if directory.len() > 0 => return Some(directory.len() as usize),
@@ -148,6 +168,10 @@ impl CommandLine {
         CommandLine(File::open(format!("/proc/{pid}/cmdline")).ok())
     }
 
+    pub fn of(process: &Process) -> CommandLine {
+        CommandLine(File::open(format!("{}/cmdline", process.directory())).ok())
+    }
+
     /// Words ended by NUL, the first page of them, in `buffer`. None where it cannot be read, or the process is dead.
     pub fn read<'a>(&self, buffer: &'a mut [u8; 4096]) -> Option<Cow<'a, str>> {
         let length = self.0.as_ref()?.read_at(buffer, 0).ok()?;
@@ -164,9 +188,9 @@ pub fn caught(pid: i32) -> Option<SignalSet> {
 
 /// The inodes of its sockets, from `left` descriptors at most. None: there were more, or the kernel does not show them (another user,
 /// no CAP_SYS_PTRACE).
-pub fn sockets(pid: i32, left: &mut usize) -> Option<Vec<u64>> {
+pub fn sockets(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+    for entry in fs::read_dir(format!("{}/fd", process.directory())).ok()?.flatten() {
         *left = left.checked_sub(1)?;
         match fs::read_link(entry.path()) {
             Ok(target) => {
@@ -400,14 +424,14 @@ mod tests {
 
     #[test]
     fn stat_with_a_nasty_name() {
-        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 999";
-        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, state: b'S', started: 12345 }));
+        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 12345 999";
+        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, state: b'S', threads: 3, started: 12345 }));
         assert_eq!(parse_stat("42 (x"), None);
     }
 
     #[test]
     fn families() {
-        let process = |pid, parent| Process { pid, parent, state: b'S', started: 0 };
+        let process = |pid, parent| Process { pid, parent, state: b'S', threads: 1, started: 0 };
         let all = [process(9, 5), process(5, 3), process(3, 1), process(1, 0), process(7, 0), process(8, 7)];
         let mut found: Vec<i32> = descendants(&all, 3).iter().map(|process| process.pid).collect();
         found.sort();

@@ -622,7 +622,7 @@ impl Traffic {
         };
         let own = self.own_cgroup();
         // Ours among them is --admin's.
-        let ours = proc::sockets(std::process::id() as i32, &mut 1024).unwrap_or_default();
+        let ours = proc::process(std::process::id() as i32).and_then(|us| proc::sockets(&us, &mut 1024)).unwrap_or_default();
         let is_theirs = |row: &&Row| (own.is_none() || row.cgroup == own) && !ours.contains(&u64::from(row.inode));
         let all = listeners.iter().filter(is_theirs).map(|row| row.port).collect();
         self.found_by = if own.is_some() { FoundBy::Cgroup } else { FoundBy::All };

@@ -60,7 +60,7 @@ impl Held {
         let mut held = Held { hidden: others.peek().is_none() || family.len() > MOST_PROCESSES, ..Held::default() };
         let mut left = MOST_DESCRIPTORS;
         for process in others.take(MOST_PROCESSES) {
-            match proc::sockets(process.pid, &mut left) {
+            match proc::sockets(process, &mut left) {
                 Some(sockets) => held.inodes.extend(sockets),
                 // It may just have ended.
                 None => held.hidden |= proc::process(process.pid).is_some_and(|process| !process.is_dead()),

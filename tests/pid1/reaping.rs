@@ -171,6 +171,24 @@ fn stopped_and_continued_while_serving() {
     });
 }
 
+/// PTRACE_TRACEME makes us the tracer: each signal stops the app until we let it go on, an exec does too.
+#[test]
+fn an_app_that_asks_to_be_traced_gets_its_signals_and_has_not_ended() {
+    let app = "import ctypes, os, signal, sys; libc = ctypes.CDLL(None); traced = lambda: libc.ptrace(0, 0, None, None)
+if len(sys.argv) < 2: assert traced() == 0; os.execv(sys.executable, [sys.executable, '-c', open('/proc/self/cmdline').read().split('\\0')[2], 'again'])
+assert traced() == 0
+signal.signal(signal.SIGUSR1, lambda *_: print('got USR1', flush=True)); signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('ready', flush=True)
+while True: signal.pause()";
+    lameduck(&["--", PYTHON, "-c", app], |init| {
+        init.app_line("ready");
+        init.signal(10);
+        init.next_app_line("got USR1");
+        assert!(init.is_running());
+        init.signal(15);
+        assert_eq!(init.exit(), 7, "{:#?}", init.seen);
+    });
+}
+
 #[test]
 fn a_grandchild_that_holds_our_streams_does_not_keep_us() {
     // It ignores TERM, so this also is the budget of survivors; nobody waits for the end of a stream.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 use std::thread;
 
 use crate::support::{LAMEDUCK, Pid1, in_own_network, script};
@@ -70,6 +71,17 @@ fn what_the_caller_ignores_or_blocks_is_still_a_stop_signal_to_us() {
         init.app_line("took 15");
         assert_eq!(init.exit(), 0);
     });
+}
+
+/// The kernel discards what comes for a PID 1 before.
+#[test]
+fn signals_are_blocked_before_rust_s_own_start_up() {
+    let tracer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pid1/first_calls.py");
+    let traced = Command::new(PYTHON).args([tracer, LAMEDUCK, "--", "true"]).output().unwrap();
+    let text = String::from_utf8_lossy(&traced.stdout).into_owned();
+    let mask = u64::from_str_radix(text.trim(), 16).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&traced.stderr)));
+    let faults = [4, 5, 7, 8, 9, 11, 19, 31].iter().fold(0, |set, signal| set | 1u64 << (signal - 1));
+    assert_eq!(mask, !faults, "{mask:016x}");
 }
 
 #[test]

@@ -125,6 +125,24 @@ fn blind_it_keeps_the_delay() {
     });
 }
 
+/// A process whose first thread has exited is a zombie in /proc, and serves on.
+#[test]
+fn a_server_whose_first_thread_has_exited_is_alive() {
+    in_own_network(|| {
+        let server = format!("{PYTHON} -u {SERVER} 127.0.0.1 8080 headless; true");
+        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", "sh", "-c", &server]);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 4.0);
+        init.line("asked");
+        init.signal(TERM);
+        assert_eq!(field(&init.line("lame-duck"), "ports"), "8080");
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=drained"), "{stopping}");
+        answered(request);
+        init.exit();
+    });
+}
+
 /// An ignored peer's request holds up nothing: it is cut, as asked for.
 #[test]
 fn ignored_peers_do_not_count() {
