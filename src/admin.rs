@@ -19,7 +19,7 @@ use crate::http;
 use crate::plan::Plan;
 use crate::ready::{Probe, Readiness, Told};
 use crate::sys::proc;
-use crate::traffic::{Family, Glance, OwnConnections, Traffic, Watch};
+use crate::traffic::{Family, OwnConnections, Traffic, Watch};
 use crate::{Fatal, exit};
 
 /// At once; one more and the oldest is closed.
@@ -187,8 +187,8 @@ impl Admin {
         let started = std::thread::Builder::new().spawn(move || {
             let app = Some(proc::figures(target));
             let traffic = (!watched && runs).then(|| {
-                let Glance { listening, source, sample } = Traffic::glance(Watch::plain(rules, &ports, Family::Descendants));
-                (listening, source, sample)
+                let found = Traffic::look_once(Watch::plain(rules, &ports, Family::Descendants));
+                (found.listening, found.source, found.sample)
             });
             let _ = sender.send(Message::Looked(Look { app, traffic }));
         });
@@ -224,7 +224,7 @@ fn with(mut snapshot: Snapshot, look: &Look) -> Snapshot {
     if let Some((listening, source, sample)) = &look.traffic {
         snapshot.traffic.listening = *listening;
         snapshot.traffic.source = source;
-        snapshot.traffic.in_flight = sample.in_flight();
+        snapshot.traffic.in_flight = sample.at_work();
         snapshot.traffic.ports.clone_from(&sample.ports);
     }
     snapshot

@@ -103,8 +103,9 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", help_heading = "Traffic")]
     pub idle_after: Option<String>,
 
-    /// An unanswered connection on which no byte moved this long no longer counts; 5s for HTTP/2, WebSocket and other multiplexed
-    /// listeners [default: the whole time for waiting; 10s once the client has closed its side]
+    /// An unanswered connection on which no byte moved this long no longer counts, nor one to which the server pushes while its client is
+    /// silent this long; 5s for HTTP/2, WebSocket and other multiplexed listeners [default: the whole time for waiting; 10s once the
+    /// client has closed its side]
     #[arg(long, value_name = "DURATION", help_heading = "Traffic")]
     pub max_silence: Option<String>,
 

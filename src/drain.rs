@@ -133,7 +133,7 @@ impl Hook<'_> {
             Some(Because::Drained | Because::ListensOnNothing) => true,
             // Nothing was to be waited for, or nothing could be seen.
             Some(Because::Timed) => self.traffic.last().is_some(),
-            Some(Because::Hurried | Because::OutOfTime) | None => false,
+            Some(Because::GaveUp | Because::Hurried | Because::OutOfTime) | None => false,
         }
     }
 
@@ -158,7 +158,7 @@ impl Hook<'_> {
         }
         self.told = Some(target);
         self.second = signals.get(1).copied();
-        self.traffic.told();
+        self.traffic.stopping();
         self.send(target, signal)
     }
 
@@ -181,6 +181,7 @@ impl Hook<'_> {
         let took = Show(now.since(began));
         let _ = match self.machine.because() {
             Some(Because::Drained) => write!(line, "drained after {took}"),
+            Some(Because::GaveUp) => write!(line, "drained after {took}, but for connections that were given up"),
             Some(Because::ListensOnNothing) => write!(line, "nothing listens here"),
             Some(Because::Timed) => write!(line, "waited for {took}"),
             Some(Because::Hurried | Because::OutOfTime) | None => {

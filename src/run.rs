@@ -17,9 +17,9 @@ use crate::core::traffic::{Sample, Tally};
 use crate::log;
 use crate::plan::Plan;
 use crate::ready::Probe;
+use crate::sys;
 use crate::sys::signals::{Batch, Signals};
-use crate::sys::{self, proc};
-use crate::traffic::{Family, OwnConnections, Traffic, Watch};
+use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
 
 /// While others are waited for that no signal announces.
 const TICK: Duration = Duration::from_millis(50);
@@ -67,6 +67,8 @@ struct Loop<'a> {
     second_signal: Option<Signal>,
     shown: Phase,
     watched: bool,
+    /// When every process of the app was gone: connections with bytes of an answer still to be delivered.
+    undelivered: usize,
     code: Option<u8>,
     outside: Outside<'a>,
     reaped: u64,
@@ -94,6 +96,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
         second_signal: None,
         shown: Phase::Serving,
         watched: false,
+        undelivered: 0,
         code: None,
         outside,
         reaped: 0,
@@ -211,7 +214,7 @@ impl Loop<'_> {
                 source: self.traffic.as_ref().map_or("none", Traffic::source),
                 listening: last.and_then(|sample| sample.listening),
                 ports: last.map(|sample| sample.ports.clone()).unwrap_or_default(),
-                in_flight: last.map_or(0, Sample::in_flight),
+                in_flight: last.map_or(0, Sample::at_work),
             },
             reaped: self.reaped,
             signals: self.signals.iter().map(|(signal, count)| (*signal, *count)).collect(),
@@ -330,7 +333,7 @@ impl Loop<'_> {
         };
         let result = self.app.tell(target, signal);
         if let Some(traffic) = &mut self.traffic {
-            traffic.told();
+            traffic.stopping();
         }
         let after = self.machine.stopped_at().map_or(String::new(), |stop| Show(self.clock.now().since(stop)).to_string());
         info!(
@@ -387,11 +390,8 @@ impl Loop<'_> {
                 self.feed(Event::Traffic(sample));
             }
             Phase::Flushing => {
-                let sample = self.traffic.as_mut().and_then(|traffic| traffic.look(now));
-                if is_flushed(sample) {
-                    self.feed(Event::Flushed);
-                } else {
-                    self.look_at = Some(now + TICK);
+                if let Some(flushed) = self.flushed(now) {
+                    self.feed(flushed);
                 }
             }
             Phase::Killing => {
@@ -406,13 +406,20 @@ impl Loop<'_> {
     /// When PID 1 goes, the network goes: first the kernel delivers what the app has written.
     fn watch_flush(&mut self, now: Uptime) -> Option<Event> {
         self.look_at = None;
-        if proc::tcp_in_use() == Some(false) {
-            return Some(Event::Flushed);
+        if let Some(traffic) = &mut self.traffic {
+            traffic.app_ended();
         }
-        if self.traffic.is_none() {
-            self.traffic = Some(Traffic::last_answers());
-        }
-        if is_flushed(self.traffic.as_mut().and_then(|traffic| traffic.look(now))) {
+        self.flushed(now)
+    }
+
+    /// Looks whether all is delivered; what nobody can see is not waited for.
+    fn flushed(&mut self, now: Uptime) -> Option<Event> {
+        self.undelivered = match &mut self.traffic {
+            _ if !traffic::may_answers_be_left() => 0,
+            Some(traffic) => traffic.look(now).map_or(0, |sample| sample.flushing + usize::from(sample.partial)),
+            None => traffic::answers_left().unwrap_or(0),
+        };
+        if self.undelivered == 0 {
             return Some(Event::Flushed);
         }
         self.look_at = Some(now + TICK);
@@ -449,13 +456,12 @@ impl Loop<'_> {
 
     fn tell_the_story(&mut self, now: Uptime, code: u8) {
         if let Some(traffic) = &mut self.traffic {
-            traffic.read_ends(now);
+            traffic.read_last_ends(now);
         }
-        let undelivered = self.traffic.as_ref().and_then(Traffic::last).map_or(0, |sample| sample.flushing);
         let tally = match &self.traffic {
             Some(traffic) if self.watched => traffic.tally(),
             // It ended by itself, unwatched: only what the kernel could not deliver is known.
-            Some(_) if undelivered > 0 => Some(Tally { cut: undelivered as u64, ..Tally::default() }),
+            None if self.undelivered > 0 => Some(Tally { cut: self.undelivered as u64, ..Tally::default() }),
             _ => None,
         };
         let cut_on = self.traffic.as_ref().filter(|_| self.watched).map(Traffic::cut_on).unwrap_or_default();
@@ -487,11 +493,6 @@ impl Loop<'_> {
             warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
         }
     }
-}
-
-/// What nobody can see is not waited for.
-fn is_flushed(sample: Option<Sample>) -> bool {
-    sample.is_none_or(|sample| sample.flushing == 0 && !sample.partial)
 }
 
 /// ESRCH and EPERM, which every Linux numbers so.

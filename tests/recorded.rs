@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::Tracker;
-use lameduck::core::verdict::{Class, Row, Rules, Verdict};
+use lameduck::core::traffic::row::Row;
+use lameduck::core::traffic::tracker::Tracker;
+use lameduck::core::traffic::verdict::{Class, Rules, Verdict};
 
 #[path = "verdict/rows.rs"]
 mod rows;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use lameduck::core::network::Network;
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::Tracker;
-use lameduck::core::verdict::{Class, Info, Row, Rules, Seen, State};
+use lameduck::core::traffic::tracker::Tracker;
+use lameduck::core::traffic::row::{Info, Row, Seen, State};
+use lameduck::core::traffic::verdict::{Class, Rules};
 use libfuzzer_sys::fuzz_target;
 
 /// Whose traffic does not count.
@@ -47,6 +48,7 @@ fn row(u: &mut Unstructured) -> Result<Row> {
     Ok(Row {
         cookie: u.int_in_range(0..=7)?,
         state,
+        local: Ipv4Addr::new(10, 0, 1, 1).into(),
         port: u.int_in_range(0..=3)?,
         peer,
         peer_port: u.int_in_range(0..=3)?,
@@ -55,6 +57,7 @@ fn row(u: &mut Unstructured) -> Result<Row> {
         inode: u.int_in_range(0..=2)?,
         cgroup: None,
         retransmits: u.arbitrary()?,
+        full: u.arbitrary()?,
         seen,
     })
 }
@@ -151,7 +154,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
                     shown = Shown::default();
                 }
                 // The app is told at most twice.
-                _ => tracker.told(),
+                _ => tracker.stopping(),
             },
         }
         let tally = tracker.tally();

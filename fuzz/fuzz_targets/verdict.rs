@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::Tracker;
-use lameduck::core::verdict::{Class, Info, Row, Rules, Seen, State};
+use lameduck::core::traffic::tracker::Tracker;
+use lameduck::core::traffic::row::{Info, Row, Seen, State};
+use lameduck::core::traffic::verdict::{Class, Rules};
 use libfuzzer_sys::fuzz_target;
 
 /// All times in ms.
@@ -77,6 +78,7 @@ impl Kernel {
         Row {
             cookie: 1,
             state: State::Established,
+            local: Ipv4Addr::LOCALHOST.into(),
             port: 80,
             peer: Ipv4Addr::LOCALHOST.into(),
             peer_port: 4711,
@@ -85,6 +87,7 @@ impl Kernel {
             inode: 7,
             cgroup: None,
             retransmits: 0,
+            full: false,
             seen: Seen::Info(Info {
                 last_data_sent: age(self.sent_at),
                 last_data_recv: age(self.received_at),

@@ -54,7 +54,7 @@ pub fn page(snapshot: &Snapshot) -> String {
     page.only(
         "lameduck_in_flight",
         "gauge",
-        "Requests in flight: connections that are busy, cooling or queued, or what --in-flight says.",
+        "Requests in flight: connections that are busy or queued, or what --in-flight says.",
         Some(snapshot.traffic.in_flight),
     );
     page.family("lameduck_traffic_source", "gauge", "1 for what tells of the connections, 0 for all else.");

@@ -144,6 +144,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Because {
     Drained,
+    /// All but connections that are not waited for any more, though their work is not done.
+    GaveUp,
     Hurried,
     ListensOnNothing,
     OutOfTime,
@@ -375,7 +377,12 @@ impl Machine {
         }
         let drained = left == 0 && !sample.partial;
         if delayed && quiet && drained {
-            self.tell(now, if sample.watched { Because::Drained } else { Because::Timed })
+            let because = match (sample.watched, sample.given_up) {
+                (false, _) => Because::Timed,
+                (true, 0) => Because::Drained,
+                (true, _) => Because::GaveUp,
+            };
+            self.tell(now, because)
         } else {
             self.waited(now)
         }
@@ -527,6 +534,15 @@ mod tests {
         assert_eq!(machine.deadline(), Some(at(18_000)));
         assert_eq!(machine.on(at(18_000), Event::Traffic(Some(busy))), [Action::Tell { second: false }]);
         assert_eq!(machine.because(), Some(Because::OutOfTime));
+    }
+
+    #[test]
+    fn what_was_given_up_was_not_drained() {
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        let given_up = Sample { idle: 3, given_up: 1, ..calm() };
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(given_up))), [Action::Tell { second: false }]);
+        assert_eq!(machine.because(), Some(Because::GaveUp));
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Because {
     pub fn text(self) -> &'static str {
         match self {
             Because::Drained => "drained",
+            Because::GaveUp => "all is done but what was given up",
             Because::Hurried => "hurried by INT",
             Because::ListensOnNothing => "it listens on nothing",
             Because::OutOfTime => "the time for waiting was up",

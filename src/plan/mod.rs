@@ -21,7 +21,7 @@ use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::spelling;
 use crate::core::time::{Show, parse_duration};
-use crate::core::verdict::Rules;
+use crate::core::traffic::verdict::Rules;
 pub use before::{Before, Template, Values};
 pub use outside::{Outside, Ready, WarmUp};
 pub use size::{CpuSource, Size};

@@ -82,11 +82,20 @@ pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// A request for a dump; `body` is the family's own.
 pub fn request(body: &[u8]) -> Vec<u8> {
+    message(libc::NLM_F_REQUEST | libc::NLM_F_DUMP, body)
+}
+
+/// A request for one socket.
+pub fn query(body: &[u8]) -> Vec<u8> {
+    message(libc::NLM_F_REQUEST, body)
+}
+
+fn message(flags: i32, body: &[u8]) -> Vec<u8> {
     let length = (HEADER + body.len()) as u32;
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(length.to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    bytes.extend((flags as u16).to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend(body);
     bytes
@@ -158,6 +167,12 @@ impl Dump {
             End::Error(errno) => Err(io::Error::from_raw_os_error(errno)),
             End::Done | End::More => Ok(read),
         }
+    }
+
+    /// The answer to a query. ENOENT: there is no such socket.
+    pub fn one(&mut self, query: &[u8], found: impl FnMut(&[u8])) -> io::Result<()> {
+        self.begin(query)?;
+        self.piece(found).map(drop)
     }
 
     /// A whole dump at once. True: sockets may be missing.

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::core::signals::SignalSet;
 use crate::core::snapshot::AppFigures;
-use crate::core::verdict::{Row, Seen, State};
+use crate::core::traffic::row::{Row, Seen, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Process {
@@ -179,6 +179,16 @@ impl CommandLine {
     }
 }
 
+/// The bytes that the first thread of a process has written so far, by write(2) to whatever it be. None: not to be seen.
+pub fn written(pid: i32) -> Option<u64> {
+    // The process's own file counts the children too that it has reaped.
+    parse_written(&fs::read_to_string(format!("/proc/{pid}/task/{pid}/io")).ok()?)
+}
+
+pub fn parse_written(io: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
+}
+
 /// The signals it has handlers for.
 pub fn caught(pid: i32) -> Option<SignalSet> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -190,26 +200,55 @@ pub fn caught(pid: i32) -> Option<SignalSet> {
 /// no CAP_SYS_PTRACE).
 pub fn sockets(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
-    for entry in fs::read_dir(format!("{}/fd", process.directory())).ok()?.flatten() {
-        *left = left.checked_sub(1)?;
-        match fs::read_link(entry.path()) {
-            Ok(target) => {
-                let inode: Option<u64> =
-                    target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-                inodes.extend(inode);
-            }
-            // Closed since the directory was read.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(_) => return None,
-        }
-    }
+    descriptors(&process.directory(), left, |target| inodes.extend(socket_inode(target)))?;
     Some(inodes)
 }
 
-/// The UDP sockets that would take a datagram from anyone: inode and port.
+/// As `sockets`, but of each of its threads: one may have descriptors of its own (unshare(2) with CLONE_FILES). None too if it holds an
+/// io_uring, whose fixed files nobody can see.
+pub fn sockets_of_threads(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
+    let mut inodes = Vec::new();
+    let mut sees_all = true;
+    for thread in fs::read_dir(format!("/proc/{}/task", process.pid)).ok()?.flatten() {
+        descriptors(&thread.path().display().to_string(), left, |target| {
+            sees_all &= target != "anon_inode:[io_uring]";
+            inodes.extend(socket_inode(target));
+        })?;
+    }
+    sees_all.then_some(inodes)
+}
+
+/// Shows what each descriptor is of a process or a thread, by its directory. None: not all could be seen.
+fn descriptors(directory: &str, left: &mut usize, mut found: impl FnMut(&str)) -> Option<()> {
+    for entry in fs::read_dir(format!("{directory}/fd")).ok()?.flatten() {
+        *left = left.checked_sub(1)?;
+        match fs::read_link(entry.path()) {
+            Ok(target) => target.to_str().into_iter().for_each(&mut found),
+            // Closed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(())
+}
+
+fn socket_inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The UDP sockets of servers, inode and port: they would take a datagram from anyone, and somebody chose their port. Clients get one of
+/// the range that the kernel gives out (syslog, statsd, DNS).
 pub fn udp_listeners() -> Vec<(u64, u16)> {
     let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp)).collect()
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let given_out = parse_port_range(&range);
+    let listeners = tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp));
+    listeners.filter(|(_, port)| given_out.as_ref().is_none_or(|range| !range.contains(port))).collect()
+}
+
+pub fn parse_port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.trim().split_once(|c: char| c.is_ascii_whitespace())?;
+    Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
 pub fn parse_udp(line: &str) -> Option<(u64, u16)> {
@@ -266,23 +305,17 @@ pub fn parse_passive_opens(text: &str) -> Option<u64> {
     rows.next()?.zip(rows.next()?).find(|(name, _)| *name == "PassiveOpens")?.1.parse().ok()
 }
 
-/// Whether any TCP socket exists in this network namespace, TIME_WAIT left out. None: unknown.
-pub fn tcp_in_use() -> Option<bool> {
-    // A few lines: one read each, since the exit waits for it.
-    let in_use = |file: &str, name: &str| {
-        let mut buffer = [0; 1024];
-        let length = File::open(file).ok()?.read(&mut buffer).ok()?;
-        parse_in_use(str::from_utf8(&buffer[..length]).ok()?, name)
-    };
-    let v4 = in_use("/proc/net/sockstat", "TCP:")?;
-    // Without IPv6 there is no such file.
-    let v6 = in_use("/proc/net/sockstat6", "TCP6:").unwrap_or(0);
-    Some(v4 + v6 > 0)
+/// TCP sockets of this host that no process holds any more and the kernel still works on, whatever their network namespace. None: unknown.
+pub fn tcp_orphans() -> Option<u64> {
+    // A few lines: one read, since the exit waits for it.
+    let mut buffer = [0; 1024];
+    let length = File::open("/proc/net/sockstat").ok()?.read(&mut buffer).ok()?;
+    parse_orphans(str::from_utf8(&buffer[..length]).ok()?)
 }
 
-pub fn parse_in_use(text: &str, name: &str) -> Option<u64> {
-    let mut fields = text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace();
-    fields.find(|word| *word == "inuse")?;
+pub fn parse_orphans(text: &str) -> Option<u64> {
+    let mut fields = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_ascii_whitespace();
+    fields.find(|word| *word == "orphan")?;
     fields.next()?.parse().ok()
 }
 
@@ -344,7 +377,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
     let (local, remote, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let retransmits = fields.nth(1)?;
     let inode = fields.nth(2)?;
-    let (_, port) = parse_end(local)?;
+    let (address, port) = parse_end(local)?;
     let (peer, peer_port) = parse_end(remote)?;
     let (wqueue, rqueue) = queues.split_once(':')?;
     let state = super::sock_diag::state(u8::from_str_radix(state, 16).ok()?);
@@ -358,6 +391,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
         // The two ends are the name: no other connection has them at the same time.
         cookie: fingerprint(local, remote),
         state,
+        local: address,
         port,
         peer,
         peer_port,
@@ -366,6 +400,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
         inode: inode.parse().ok()?,
         cgroup: None,
         retransmits: u32::from_str_radix(retransmits, 16).ok()?.min(255) as u8,
+        full: false,
         seen: Seen::Queues { ping_pong },
     })
 }
@@ -492,8 +527,11 @@ mod tests {
         let udp = "  12: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4321 2 0 0";
         assert_eq!(parse_udp(udp), Some((4321, 53)));
         assert_eq!(parse_udp(&udp.replace("00000000:0000 07", "0100007F:0016 01")), None, "connected: from one peer only");
+        assert_eq!((parse_written("rchar: 5\nwchar: 77\nsyscr: 1\n"), parse_written("")), (Some(77), None));
+        assert_eq!((parse_port_range("32768\t60999\n"), parse_port_range("")), (Some(32768..=60999), None));
         let unix = "0000000000000000: 00000003 00000000 00000000 0001 03   734 @x";
         assert_eq!((parse_inode(udp, 9), parse_inode(unix, 6), parse_inode("sl local", 9)), (Some(4321), Some(734), None));
-        assert_eq!(parse_in_use("sockets: used 5\nTCP: inuse 3 orphan 0 tw 9\n", "TCP:"), Some(3));
+        assert_eq!(parse_orphans("sockets: used 5\nTCP: inuse 3 orphan 2 tw 9\nUDP: inuse 1\n"), Some(2));
+        assert_eq!((parse_orphans("TCP: inuse 3\n"), parse_orphans("")), (None, None));
     }
 }

@@ -12,12 +12,14 @@ use tokio::io::unix::AsyncFd;
 use super::checked;
 use super::netlink::{self, Dump, attributes, be16_at, u32_at, u64_at};
 use super::proc;
-use crate::core::verdict::{Info, Row, Seen, State};
+use crate::core::traffic::origin::ClientEnd;
+use crate::core::traffic::row::{Info, Row, Seen, State};
 
 /// struct inet_diag_msg
 const MESSAGE: usize = 72;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKMEMINFO: u16 = 7;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY
 const DESTROY_GROUPS: u32 = 1 << 0 | 1 << 2;
@@ -51,6 +53,7 @@ pub fn decode(message: &[u8]) -> Option<Row> {
     let mut row = Row {
         cookie: u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32,
         state: state(message[1]),
+        local: address(family, message.get(8..24)?)?,
         port: be16_at(message, 4)?,
         peer: address(family, message.get(24..40)?)?,
         peer_port: be16_at(message, 6)?,
@@ -59,10 +62,12 @@ pub fn decode(message: &[u8]) -> Option<Row> {
         inode: u32_at(message, 68)?,
         cgroup: None,
         retransmits: message[3],
+        full: false,
         seen: Seen::Queues { ping_pong: None },
     };
     attributes(message.get(MESSAGE..)?, |kind, value| match kind {
         INET_DIAG_INFO => row.seen = decode_info(value, wqueue).map_or(row.seen, Seen::Info),
+        INET_DIAG_SKMEMINFO => row.full = is_full(value).unwrap_or(false),
         INET_DIAG_CGROUP_ID => row.cgroup = u64_at(value, 0),
         _ => {}
     });
@@ -87,6 +92,12 @@ fn decode_info(info: &[u8], wqueue: u32) -> Option<Info> {
     })
 }
 
+/// By sk_meminfo: a writer that found no room waits until a third of the send buffer is free (sk_stream_is_writeable).
+fn is_full(memory: &[u8]) -> Option<bool> {
+    let (send_buffer, queued) = (u32_at(memory, 12)?, u32_at(memory, 20)?);
+    Some(u64::from(queued) * 3 > u64::from(send_buffer) * 2)
+}
+
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     match i32::from(family) {
         libc::AF_INET => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
@@ -100,7 +111,7 @@ pub fn request(family: i32, states: u32, ports: &BTreeSet<u16>) -> Vec<u8> {
     let mut body = vec![0; 56];
     body[0] = family as u8;
     body[1] = libc::IPPROTO_TCP as u8;
-    body[2] = 1 << (INET_DIAG_INFO - 1);
+    body[2] = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1);
     body[4..8].copy_from_slice(&states.to_ne_bytes());
     if !ports.is_empty() && ports.len() <= MOST_FILTERED_PORTS {
         let program = port_filter(ports);
@@ -109,6 +120,37 @@ pub fn request(family: i32, states: u32, ports: &BTreeSet<u16>) -> Vec<u8> {
         body.extend(program);
     }
     netlink::request(&body)
+}
+
+/// The client's end of a connection whose ends are both on this host, found by its addresses: however many sockets there are, the kernel
+/// answers within some microseconds. None: it is gone, or nothing but TIME_WAIT is left of it.
+pub fn client_end(dump: &mut Dump, row: &Row) -> io::Result<Option<ClientEnd>> {
+    const NO_COOKIE: [u8; 8] = [0xff; 8];
+    let (family, peer, local) = match (row.peer, row.local) {
+        (IpAddr::V4(peer), IpAddr::V4(local)) => (libc::AF_INET, padded(&peer.octets()), padded(&local.octets())),
+        (IpAddr::V6(peer), IpAddr::V6(local)) => (libc::AF_INET6, peer.octets(), local.octets()),
+        _ => return Ok(None),
+    };
+    let mut body = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    body.extend(u32::MAX.to_ne_bytes());
+    body.extend(row.peer_port.to_be_bytes());
+    body.extend(row.port.to_be_bytes());
+    body.extend(peer);
+    body.extend(local);
+    body.extend(0u32.to_ne_bytes());
+    body.extend(NO_COOKIE);
+    let mut end = None;
+    match dump.one(&netlink::query(&body), |message| end = decode(message)) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+        _ => {}
+    }
+    Ok(end.map(|row| ClientEnd { inode: row.inode, cgroup: row.cgroup }))
+}
+
+fn padded(address: &[u8; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(address);
+    bytes
 }
 
 /// The kernel's own byte code: accepted is what arrives exactly at the end. For each port "at least", "at most", and then a jump
@@ -164,9 +206,9 @@ pub fn own_cgroup(dump: &mut Dump) -> Option<u64> {
     row.cgroup.filter(|id| *id != ROOT)
 }
 
-/// The kernel's word on every TCP connection that ends.
+/// The kernel tells of every TCP socket that it destroys, with its final counters.
 #[derive(Debug)]
-pub struct Ends {
+pub struct DestroyEvents {
     fd: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
     /// Dropped by the kernel so far, and perhaps more just now.
@@ -174,9 +216,9 @@ pub struct Ends {
     losing: bool,
 }
 
-impl Ends {
+impl DestroyEvents {
     /// Of these local ports only, filtered in the kernel: both ends of a loopback connection make events.
-    pub fn join(ports: &BTreeSet<u16>) -> io::Result<Ends> {
+    pub fn join(ports: &BTreeSet<u16>) -> io::Result<DestroyEvents> {
         let fd = netlink::open(DESTROY_GROUPS)?;
         // Without these two there is more to read and less time to do so, and that is all.
         let _ = set_option(&fd, libc::SO_RCVBUF, &MOST_BUFFERED);
@@ -185,21 +227,21 @@ impl Ends {
         }
         // SAFETY: the descriptor is owned by the AsyncFd and closed after it is deregistered.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)?;
-        Ok(Ends { fd, buffer: vec![0; 8 * 1024], lost: 0, losing: false })
+        Ok(DestroyEvents { fd, buffer: vec![0; 8 * 1024], lost: 0, losing: false })
     }
 
-    /// Waits until some have ended. Cancel-safe.
+    /// Waits until there is one to read. Cancel-safe.
     pub async fn readable(&self) {
         if self.fd.readable().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Reads those that are there, and tells how many were lost because we did not read in time: exactly, where the kernel can be
-    /// asked. Bounded, so that a storm of ends holds up nothing.
-    pub fn read(&mut self, mut found: impl FnMut(Row)) -> Lost {
+    /// Reads those that are there, `most` at most so that a storm of them holds up nothing, and returns how many were lost because we did
+    /// not read in time: exactly, where the kernel can be asked.
+    pub fn read(&mut self, most: usize, mut found: impl FnMut(Row)) -> Lost {
         let mut drained = false;
-        for _ in 0..1024 {
+        for _ in 0..most {
             match netlink::receive(self.fd.get_ref(), &mut self.buffer) {
                 Ok(length) => {
                     let length = length.min(self.buffer.len());
@@ -231,7 +273,7 @@ impl Ends {
     }
 }
 
-/// Ends of connections that could not be read.
+/// Events that could not be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lost {
     None,
@@ -272,6 +314,7 @@ mod tests {
         body[1] = 1;
         body[4..6].copy_from_slice(&8080u16.to_be_bytes());
         body[6..8].copy_from_slice(&4711u16.to_be_bytes());
+        body[8..12].copy_from_slice(&[10, 0, 0, 2]);
         body[24..28].copy_from_slice(&[10, 0, 0, 7]);
         body[44..48].copy_from_slice(&5u32.to_ne_bytes());
         body[56..60].copy_from_slice(&3u32.to_ne_bytes());
@@ -292,6 +335,8 @@ mod tests {
         };
         attribute(INET_DIAG_INFO, &info[..info_length]);
         attribute(INET_DIAG_CGROUP_ID, &77u64.to_ne_bytes());
+        let memory: Vec<u8> = [0u32, 0, 0, 3000, 0, 2001, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        attribute(INET_DIAG_SKMEMINFO, &memory);
         body
     }
 
@@ -300,6 +345,7 @@ mod tests {
         for length in [232, 280, 300] {
             let row = decode(&message(length)).unwrap();
             assert_eq!((row.port, row.peer, row.peer_port), (8080, "10.0.0.7".parse().unwrap(), 4711));
+            assert_eq!((row.local, row.full), ("10.0.0.2".parse().unwrap(), true));
             assert_eq!((row.cookie, row.rqueue, row.wqueue, row.inode, row.cgroup), (5, 3, 9, 99, Some(77)));
             let info = row.info().unwrap();
             assert_eq!((info.last_data_sent, info.last_data_recv, info.last_ack_recv), (11, 22, 33));
@@ -331,6 +377,41 @@ mod tests {
                 bytes[at] = (state >> 20) as u8;
             }
             decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_writer_waits_until_a_third_of_the_buffer_is_free() {
+        let memory = |queued: u32| [0u32, 0, 0, 3000, 0, queued].iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        assert_eq!((is_full(&memory(2000)), is_full(&memory(2001)), is_full(&[])), (Some(false), Some(true), None));
+    }
+
+    #[test]
+    fn the_kernel_finds_the_other_end() {
+        use std::os::unix::fs::MetadataExt;
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (local, peer) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+            let row = Row {
+                cookie: 0,
+                state: State::Established,
+                local: local.ip(),
+                port: local.port(),
+                peer: peer.ip(),
+                peer_port: peer.port(),
+                rqueue: 0,
+                wqueue: 0,
+                inode: 0,
+                cgroup: None,
+                retransmits: 0,
+                full: false,
+                seen: Seen::Queues { ping_pong: None },
+            };
+            let mut dump = Dump::open().unwrap();
+            let inode = std::fs::metadata(format!("/proc/self/fd/{}", client.as_raw_fd())).unwrap().ino();
+            assert_eq!(client_end(&mut dump, &row).unwrap().map(|end| u64::from(end.inode)), Some(inode));
+            assert_eq!(client_end(&mut dump, &Row { peer_port: 1, ..row }).unwrap(), None);
         }
     }
 

@@ -10,8 +10,10 @@ use super::netlink::{self, Dump, attributes, u32_at};
 const MESSAGE: usize = 16;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_PEER: u16 = 2;
+const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
-const SHOW_NAME_PEER_QUEUES: u32 = 1 << 0 | 1 << 2 | 1 << 4;
+/// Name, peer, who waits to be accepted, queues.
+const SHOW: u32 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4;
 const ESTABLISHED: u8 = 1;
 const LISTEN: u8 = 10;
 
@@ -22,6 +24,8 @@ pub struct UnixSocket {
     pub inode: u32,
     /// The inode of the other end.
     pub peer: Option<u32>,
+    /// Of a listener: the inodes of those that wait to be accepted, their own ends.
+    pub waiting: Vec<u32>,
     /// A path, or an abstract name behind a NUL. What was accepted has its listener's.
     pub name: Vec<u8>,
     pub rqueue: u32,
@@ -38,6 +42,7 @@ pub fn decode(message: &[u8]) -> Option<UnixSocket> {
     };
     attributes(message.get(MESSAGE..)?, |kind, value| match kind {
         UNIX_DIAG_NAME => socket.name = value.strip_suffix(b"\0").unwrap_or(value).to_vec(),
+        UNIX_DIAG_ICONS => socket.waiting = value.chunks_exact(4).filter_map(|inode| u32_at(inode, 0)).collect(),
         UNIX_DIAG_PEER => socket.peer = u32_at(value, 0),
         UNIX_DIAG_RQLEN => {
             (socket.rqueue, socket.wqueue) = (u32_at(value, 0).unwrap_or(0), u32_at(value, 4).unwrap_or(0));
@@ -52,7 +57,7 @@ pub fn sockets(dump: &mut Dump, mut found: impl FnMut(UnixSocket)) -> io::Result
     let mut body = [0; 24];
     body[0] = libc::AF_UNIX as u8;
     body[4..8].copy_from_slice(&(1u32 << ESTABLISHED | 1 << LISTEN).to_ne_bytes());
-    body[12..16].copy_from_slice(&SHOW_NAME_PEER_QUEUES.to_ne_bytes());
+    body[12..16].copy_from_slice(&SHOW.to_ne_bytes());
     dump.all(&netlink::request(&body), |message| {
         decode(message).filter(|socket| !socket.name.is_empty()).into_iter().for_each(&mut found);
     })
@@ -102,6 +107,8 @@ pub fn parse(line: &[u8]) -> Option<UnixSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     #[test]
@@ -140,6 +147,7 @@ mod tests {
         let mut first = UnixStream::connect(&path).unwrap();
         let accepted = listener.accept().unwrap();
         let second = UnixStream::connect(&path).unwrap();
+        let second_inode = std::fs::metadata(format!("/proc/self/fd/{}", second.as_raw_fd())).unwrap().ino() as u32;
         std::io::Write::write_all(&mut first, b"abc").unwrap();
         let name = path.as_os_str().as_encoded_bytes();
         let mut seen = Vec::new();
@@ -154,7 +162,8 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         // The one in the queue is no socket of that name yet.
         let (by_netlink, by_proc) = seen.split_at(2);
-        assert!(by_netlink.iter().any(|socket| socket.listens && socket.rqueue == 1), "{seen:?}");
+        let waits = |socket: &UnixSocket| socket.listens && socket.rqueue == 1 && socket.waiting == [second_inode];
+        assert!(by_netlink.iter().any(waits), "{seen:?}");
         assert!(by_netlink.iter().any(|socket| socket.inode != 0 && socket.rqueue == 3 && socket.peer.is_some()), "{seen:?}");
         assert_eq!(by_proc.len(), 2, "{seen:?}");
         assert_eq!(by_proc.iter().filter(|socket| socket.listens).count(), 1);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::core::time::Uptime;
-use crate::core::verdict::Row;
+use crate::core::traffic::row::Row;
 use crate::http::Own;
 
 /// At once; more and the oldest counts as a client's.
@@ -97,7 +97,7 @@ fn bare(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::verdict::{Seen, State};
+    use crate::core::traffic::row::{Seen, State};
 
     fn own(from_port: u16) -> Own {
         Own { to: "127.0.0.1:80".parse().unwrap(), from_port }
@@ -109,6 +109,7 @@ mod tests {
         Row {
             cookie: 1,
             state: State::Established,
+            local: "127.0.0.1".parse().unwrap(),
             port: 80,
             peer: peer.parse().unwrap(),
             peer_port,
@@ -117,6 +118,7 @@ mod tests {
             inode: 7,
             cgroup: None,
             retransmits: 0,
+            full: false,
             seen: Seen::Queues { ping_pong: None },
         }
     }

@@ -1,14 +1,26 @@
 //! Which sockets are the app's: found, not configured.
 
-use std::collections::{BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::core::verdict::Row;
-use crate::sys::proc;
+use super::tables::{BLIND, Tables};
+use crate::core::servers;
+use crate::core::time::Uptime;
+use crate::core::traffic::origin::{Holders, Shared};
+use crate::core::traffic::row::Row;
+use crate::sys::proc::{self, CommandLine, Process};
 use crate::sys::unix_diag::UnixSocket;
 
 /// A process tree with more processes or descriptors than this is not walked: it would hold up the signals.
 const MOST_PROCESSES: usize = 4096;
 const MOST_DESCRIPTORS: usize = 65_536;
+/// Listeners are looked for anew so often.
+const LISTENERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose sockets are wanted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +28,18 @@ pub enum Family {
     /// Of the processes of the container that we were started in, ourselves left out.
     Container,
     Descendants,
+}
+
+impl Family {
+    fn members(self, processes: &[Process]) -> Vec<Process> {
+        let own = std::process::id() as i32;
+        let mut family = match self {
+            Family::Container => proc::of_our_cgroup(processes),
+            Family::Descendants => proc::descendants(processes, own),
+        };
+        family.retain(|process| process.pid != own && !process.is_dead());
+        family
+    }
 }
 
 /// How the app's ports were found.
@@ -39,47 +63,359 @@ impl FoundBy {
     }
 }
 
-/// The sockets that the family's processes hold.
-#[derive(Debug, Default)]
-pub struct Held {
-    pub inodes: HashSet<u64>,
-    /// Some descriptors could not be seen: another user's, or too many.
-    pub hidden: bool,
+/// The TCP ports that the app listens on, and who else is in this network namespace.
+#[derive(Debug)]
+pub struct Ports {
+    family: Family,
+    numbers: BTreeSet<u16>,
+    found_by: FoundBy,
+    /// Whether the app listens on anything. None: nobody can tell.
+    pub listening: Option<bool>,
+    udp: BTreeSet<u16>,
+    holders: Option<Holders>,
+    /// The cgroup of this container, once somebody wanted to know. Inside, None: unknown.
+    cgroup: Option<Option<u64>>,
+    /// All that listens in this network namespace, if that can be seen.
+    listeners: Vec<Row>,
+    sees_listeners: bool,
+    /// What the app has listened on so far.
+    app_listeners: Vec<Row>,
+    /// Ports on which others listen too.
+    shared: BTreeMap<u16, Shared>,
+    /// The listeners that were looked at, the app's or not.
+    judged: HashSet<u32>,
+    looked_at: Uptime,
 }
 
-impl Held {
-    pub fn by(family: Family) -> Held {
-        let own = std::process::id() as i32;
-        let processes = proc::processes();
-        let family = match family {
-            Family::Container => proc::of_our_cgroup(&processes),
-            Family::Descendants => proc::descendants(&processes, own),
+impl Ports {
+    /// Those of `--port`, or those that the app's processes hold. `unix`: all unix sockets that have a name.
+    pub fn find(
+        now: Uptime,
+        family: Family,
+        named: &[u16],
+        unix: &[UnixSocket],
+        tables: &mut Tables,
+        warnings: &mut Vec<String>,
+    ) -> Ports {
+        let mut ports = Ports {
+            family,
+            numbers: named.iter().copied().collect(),
+            found_by: FoundBy::Option,
+            listening: Some(true),
+            udp: BTreeSet::new(),
+            holders: None,
+            cgroup: None,
+            listeners: Vec::new(),
+            sees_listeners: false,
+            app_listeners: Vec::new(),
+            shared: BTreeMap::new(),
+            judged: HashSet::new(),
+            looked_at: now,
         };
-        let mut others = family.iter().filter(|process| process.pid != own && !process.is_dead()).peekable();
-        // Whoever sees nobody else does not see the app.
-        let mut held = Held { hidden: others.peek().is_none() || family.len() > MOST_PROCESSES, ..Held::default() };
-        let mut left = MOST_DESCRIPTORS;
-        for process in others.take(MOST_PROCESSES) {
-            match proc::sockets(process, &mut left) {
-                Some(sockets) => held.inodes.extend(sockets),
-                // It may just have ended.
-                None => held.hidden |= proc::process(process.pid).is_some_and(|process| !process.is_dead()),
+        if let Some(listeners) = tables.listeners(warnings) {
+            (ports.listeners, ports.sees_listeners) = (listeners, true);
+        }
+        if named.is_empty() {
+            ports.search(unix, tables, warnings);
+        } else if ports.sees_listeners {
+            ports.check_named(warnings);
+        }
+        ports.judged = ports.listeners.iter().map(|row| row.inode).collect();
+        ports.find_neighbours(tables, warnings);
+        ports
+    }
+
+    pub fn numbers(&self) -> &BTreeSet<u16> {
+        &self.numbers
+    }
+
+    pub fn udp(&self) -> &BTreeSet<u16> {
+        &self.udp
+    }
+
+    pub fn found_by(&self) -> FoundBy {
+        self.found_by
+    }
+
+    /// Whether something listens there now; where nobody can tell it is taken to do so.
+    pub fn listen_now(&self) -> bool {
+        !self.sees_listeners || self.listeners.iter().any(|row| self.numbers.contains(&row.port))
+    }
+
+    /// Who holds which sockets: looked up when it is wanted first.
+    pub fn holders(&mut self) -> &Holders {
+        let (family, cgroup) = (self.family, self.cgroup.flatten());
+        self.holders.get_or_insert_with(|| Holders { cgroup, ..holders(family) })
+    }
+
+    /// As `holders`, looked up anew.
+    pub fn holders_now(&mut self) -> &Holders {
+        self.holders = None;
+        self.holders()
+    }
+
+    /// Learns the cgroup of this container, which may be wanted for `holders`.
+    pub fn know_cgroup(&mut self, tables: &mut Tables) {
+        if self.cgroup.is_none() {
+            let cgroup = tables.own_cgroup();
+            self.cgroup = Some(cgroup);
+            if let Some(holders) = &mut self.holders {
+                holders.cgroup = cgroup;
             }
         }
-        held
     }
 
-    pub fn ports(&self, listeners: &[Row]) -> BTreeSet<u16> {
-        listeners.iter().filter(|row| self.inodes.contains(&u64::from(row.inode))).map(|row| row.port).collect()
+    /// Whether nobody but the app and us listens in this network namespace, for all that can be seen.
+    pub fn is_alone(&mut self) -> bool {
+        let listeners = std::mem::take(&mut self.listeners);
+        let is_alone = self.holders().is_alone(&listeners);
+        self.listeners = listeners;
+        is_alone
     }
 
-    /// The names of the unix sockets they listen on.
-    pub fn names(&self, sockets: &[UnixSocket]) -> HashSet<Vec<u8>> {
-        let ours = |socket: &&UnixSocket| socket.listens && self.inodes.contains(&u64::from(socket.inode));
-        sockets.iter().filter(ours).map(|socket| socket.name.clone()).collect()
+    /// The app's processes that are known to connect to their own server.
+    pub fn self_connecting(&self) -> Vec<i32> {
+        let processes = proc::processes();
+        let members = self.family.members(&processes);
+        let is_httpd = |process: &&Process| {
+            let mut buffer = [0; 4096];
+            let line = CommandLine::of(process).read(&mut buffer).map(Cow::into_owned);
+            line.and_then(|line| servers::recognise_running(&line)).is_some_and(|server| server.connects_to_itself)
+        };
+        let parents = members.iter().filter(|process| members.iter().any(|child| child.parent == process.pid));
+        parents.filter(is_httpd).map(|process| process.pid).collect()
     }
 
-    pub fn udp_ports(&self) -> BTreeSet<u16> {
-        proc::udp_listeners().into_iter().filter(|(inode, _)| self.inodes.contains(inode)).map(|(_, port)| port).collect()
+    /// A listener, or what one has accepted, that is not the app's.
+    pub fn is_neighbours(&self, row: &Row) -> bool {
+        self.shared.get(&row.port).is_some_and(|shared| shared.is_neighbours(row))
     }
+
+    /// Whether somebody else listens on this port too.
+    pub fn is_shared(&self, port: u16) -> bool {
+        self.shared.contains_key(&port)
+    }
+
+    /// The ports of the listening sockets that the app's processes hold; where the kernel hides their descriptors, those of our cgroup;
+    /// where that is unknown, all.
+    fn search(&mut self, unix: &[UnixSocket], tables: &mut Tables, warnings: &mut Vec<String>) {
+        if !self.sees_listeners {
+            self.listening = None;
+            warnings.push(format!("cannot see the traffic: no sock_diag and no /proc/net/tcp; {BLIND}"));
+            tables.give_up();
+            return;
+        }
+        let holders = self.holders().clone();
+        let udp = proc::udp_listeners();
+        self.udp = udp.iter().filter(|(inode, _)| holders.app.contains(inode)).map(|(_, port)| *port).collect();
+        if holders.hidden {
+            self.guess(tables, warnings);
+            let others = self.listeners.iter().any(|row| !holders.ours.contains(&row.inode.into()));
+            if !others && udp.is_empty() && unix.iter().all(|socket| !socket.listens) {
+                // Whoever it is that cannot be seen: nothing in this network namespace listens.
+                self.listening = Some(false);
+            }
+            return;
+        }
+        let mut numbers = self.held_numbers();
+        let is_alone = holders.is_alone(&self.listeners);
+        let mut listens = !numbers.is_empty() || !names(&holders, unix, is_alone).is_empty() || !self.udp.is_empty();
+        if !listens {
+            // What is seen may be no more than a shell in front of the app.
+            let hides = proc::may_hide_processes() || self.hides_a_listener(tables);
+            numbers = self.held_numbers();
+            listens = !numbers.is_empty();
+            if hides && !listens {
+                self.guess(tables, warnings);
+                return;
+            }
+        }
+        if !listens && tables.are_proc_net() && !proc::are_listed(&holders.app) {
+            warnings.push(format!("cannot see the traffic: /proc/net does not show what the app listens on; {BLIND}"));
+            self.listening = None;
+            tables.give_up();
+            return;
+        }
+        self.listening = Some(listens);
+        self.numbers = numbers;
+        self.found_by = FoundBy::Descriptors;
+    }
+
+    /// The ports of the listeners that the app's processes hold.
+    fn held_numbers(&mut self) -> BTreeSet<u16> {
+        let listeners = std::mem::take(&mut self.listeners);
+        let holders = self.holders();
+        let held = listeners.iter().filter(|row| holders.app.contains(&row.inode.into()));
+        let numbers = held.map(|row| row.port).collect();
+        self.listeners = listeners;
+        numbers
+    }
+
+    /// Something listens here that may be the app: it stands in a thread's own descriptors, or in an io_uring's, which nobody can see, or is
+    /// our cgroup's and no process seems to hold it.
+    fn hides_a_listener(&mut self, tables: &mut Tables) -> bool {
+        if self.listeners.is_empty() {
+            return false;
+        }
+        self.know_cgroup(tables);
+        let processes = proc::processes();
+        let by_threads = sockets_of(&self.family.members(&processes), proc::sockets_of_threads);
+        let by_anybody = sockets_of(&processes, proc::sockets).0;
+        let holders = self.holders.get_or_insert_default();
+        holders.app.extend(&by_threads.0);
+        holders.hidden |= by_threads.1;
+        self.listeners.iter().any(|row| holders.may_be_app(row, &by_anybody))
+    }
+
+    fn guess(&mut self, tables: &mut Tables, warnings: &mut Vec<String>) {
+        // By guess, so not known to listen on nothing.
+        self.listening = None;
+        self.know_cgroup(tables);
+        let cgroup = self.cgroup.flatten();
+        let ours = self.holders().ours.clone();
+        // Ours among them is --admin's.
+        let is_theirs = |row: &&Row| (cgroup.is_none() || row.cgroup == cgroup) && !ours.contains(&row.inode.into());
+        self.numbers = self.listeners.iter().filter(is_theirs).map(|row| row.port).collect();
+        self.found_by = if cgroup.is_some() { FoundBy::Cgroup } else { FoundBy::All };
+        if cgroup.is_none() && !self.numbers.is_empty() {
+            warnings.push(
+                "cannot tell the app's ports: its descriptors are hidden or too many, and its cgroup is unknown; all that listens here counts, sidecars too (name them with --port)"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// Of the ports that were named, those on which nothing listens.
+    fn check_named(&self, warnings: &mut Vec<String>) {
+        let silent: BTreeSet<u16> =
+            self.numbers.iter().copied().filter(|port| self.listeners.iter().all(|row| row.port != *port)).collect();
+        if !silent.is_empty() {
+            warnings.push(format!(
+                "nothing that listens on port {} (--port) is to be seen: what is in flight there cannot be known",
+                joined(&silent)
+            ));
+        }
+    }
+
+    /// Who else listens on the app's ports.
+    fn find_neighbours(&mut self, tables: &mut Tables, warnings: &mut Vec<String>) {
+        let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+        for row in self.listeners.iter().filter(|row| self.numbers.contains(&row.port)) {
+            *counts.entry(row.port).or_default() += 1;
+        }
+        // Where the app's listeners are all there is, nothing more is looked up.
+        counts.retain(|_, count| *count > 1);
+        if counts.is_empty() && self.found_by == FoundBy::Option {
+            return;
+        }
+        if self.holders().hidden {
+            self.know_cgroup(tables);
+        }
+        let holders = self.holders().clone();
+        let mut others = Vec::new();
+        for row in self.listeners.iter().filter(|row| self.numbers.contains(&row.port)) {
+            match holders.is_app(row.inode, row.cgroup) {
+                _ if self.app_listeners.iter().any(|known| known.inode == row.inode) => {}
+                Some(false) => others.push(row),
+                _ => self.app_listeners.push(row.clone()),
+            }
+        }
+        let before = std::mem::take(&mut self.shared);
+        for row in self.app_listeners.iter().filter(|ours| others.iter().any(|theirs| theirs.port == ours.port)) {
+            self.shared.entry(row.port).or_default().add(row, true);
+        }
+        // A port that is another's alone was named, and is wanted so.
+        for row in others {
+            if let Some(shared) = self.shared.get_mut(&row.port) {
+                shared.add(row, false);
+            }
+        }
+        for (port, _) in self.shared.iter().filter(|(port, shared)| !shared.can_be_told() && !before.contains_key(port)) {
+            warnings.push(format!(
+                "another process listens on port {port} now, and nothing tells its connections from the app's: its connections count too"
+            ));
+        }
+    }
+
+    /// The app may have begun to listen on another port, or on its first. Returns the new ones.
+    pub fn look_again(&mut self, now: Uptime, tables: &mut Tables, warnings: &mut Vec<String>) -> BTreeSet<u16> {
+        let mut new = BTreeSet::new();
+        if now.since(self.looked_at) < LISTENERS_EVERY {
+            return new;
+        }
+        self.looked_at = now;
+        let Some(listeners) = tables.listeners(warnings) else { return new };
+        self.listeners = listeners;
+        let strange: Vec<Row> = self.listeners.iter().filter(|row| !self.judged.contains(&row.inode)).cloned().collect();
+        if strange.is_empty() {
+            return new;
+        }
+        let by_descriptors = self.found_by == FoundBy::Descriptors;
+        let holders = self.holders_now().clone();
+        for row in strange {
+            match holders.is_app(row.inode, row.cgroup) {
+                // Perhaps it is to be seen the next time.
+                None => continue,
+                Some(true) if by_descriptors && !self.numbers.contains(&row.port) => _ = new.insert(row.port),
+                Some(_) => {}
+            }
+            self.judged.insert(row.inode);
+        }
+        if !new.is_empty() {
+            warnings.push(format!("the app listens on {} since the stop signal: watched from now on", joined(&new)));
+            self.numbers.extend(&new);
+        }
+        self.find_neighbours(tables, warnings);
+        new
+    }
+}
+
+/// The names of the unix sockets that the app listens on, those left out that nobody but the app can reach.
+pub fn names(holders: &Holders, sockets: &[UnixSocket], is_alone: bool) -> HashSet<Vec<u8>> {
+    let is_app = |socket: &&UnixSocket| socket.listens && holders.app.contains(&socket.inode.into());
+    sockets
+        .iter()
+        .filter(is_app)
+        .filter(|socket| is_reachable(&socket.name, is_alone))
+        .map(|socket| socket.name.clone())
+        .collect()
+}
+
+/// An abstract name is seen in its network namespace. A path in a directory that only its owner may enter, on the file system of the
+/// container's root, is the app's own: what containers share is mounted. So Python's multiprocessing listens, for instance.
+fn is_reachable(name: &[u8], is_alone: bool) -> bool {
+    if name.first() == Some(&0) {
+        return !is_alone;
+    }
+    let place = Path::new(std::ffi::OsStr::from_bytes(name)).parent().and_then(|directory| fs::metadata(directory).ok());
+    let (Some(place), Ok(root)) = (place, fs::metadata("/")) else { return true };
+    place.mode() & 0o077 != 0 || place.dev() != root.dev()
+}
+
+fn holders(family: Family) -> Holders {
+    let own = std::process::id() as i32;
+    let members = family.members(&proc::processes());
+    let (app, hidden) = sockets_of(&members, proc::sockets);
+    let ours = proc::process(own).and_then(|us| proc::sockets(&us, &mut 1024)).unwrap_or_default();
+    // Whoever sees nobody else does not see the app.
+    Holders { app, hidden: hidden || members.is_empty(), ours: ours.into_iter().collect(), cgroup: None }
+}
+
+/// The sockets that these processes hold, and whether some could not be seen.
+fn sockets_of(processes: &[Process], sockets: impl Fn(&Process, &mut usize) -> Option<Vec<u64>>) -> (HashSet<u64>, bool) {
+    let mut inodes = HashSet::new();
+    let mut hidden = processes.len() > MOST_PROCESSES;
+    let mut left = MOST_DESCRIPTORS;
+    for process in processes.iter().take(MOST_PROCESSES) {
+        match sockets(process, &mut left) {
+            Some(sockets) => inodes.extend(sockets),
+            // It may just have ended.
+            None => hidden |= proc::process(process.pid).is_some_and(|process| !process.is_dead()),
+        }
+    }
+    (inodes, hidden)
+}
+
+pub fn joined(ports: &BTreeSet<u16>) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

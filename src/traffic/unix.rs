@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::ports::{Family, Held};
+use super::ports::{self, Ports};
 use crate::core::time::Uptime;
-use crate::core::traffic::Tracker;
-use crate::core::verdict::{Row, Seen, State};
+use crate::core::traffic::row::{Row, Seen, State};
+use crate::core::traffic::tracker::Tracker;
 use crate::sys::netlink::Dump;
 use crate::sys::unix_diag::{self, UnixSocket};
 
@@ -18,17 +18,16 @@ const MOST_REMEMBERED: usize = 16_384;
 pub struct Unix {
     /// What the app listens on.
     names: HashSet<Vec<u8>>,
-    family: Family,
-    held: Held,
     /// By cookie: whether the other end is the app's too.
     internal: HashMap<u64, bool>,
 }
 
 impl Unix {
     /// None: the app listens on no unix socket.
-    pub fn new(family: Family, held: Held, sockets: &[UnixSocket]) -> Option<Unix> {
-        let names = held.names(sockets);
-        if names.is_empty() { None } else { Some(Unix { names, family, held, internal: HashMap::new() }) }
+    pub fn new(ports: &mut Ports, sockets: &[UnixSocket]) -> Option<Unix> {
+        let is_alone = ports.is_alone();
+        let names = ports::names(ports.holders(), sockets, is_alone);
+        if names.is_empty() { None } else { Some(Unix { names, internal: HashMap::new() }) }
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -38,32 +37,31 @@ impl Unix {
     }
 
     /// Shows the tracker all rows; true: some may be missing.
-    pub fn look(&mut self, now: Uptime, dump: Option<&mut Dump>, tracker: &mut Tracker) -> bool {
+    pub fn look(&mut self, now: Uptime, ports: &mut Ports, dump: Option<&mut Dump>, tracker: &mut Tracker) -> bool {
         let (mut sockets, partial) = sockets(dump);
         sockets.retain(|socket| self.names.contains(&socket.name));
         if self.internal.len() > MOST_REMEMBERED {
             self.internal.clear();
         }
-        if sockets.iter().any(|socket| self.is_strange(socket)) {
+        let unknown = |socket: &&UnixSocket| !self.internal.contains_key(&socket.cookie);
+        let waiting = sockets.iter().flat_map(|socket| socket.waiting.iter().copied().map(u64::from));
+        let is_strange = |peer: u64| !ports.holders().app.contains(&peer);
+        if sockets.iter().filter(unknown).filter_map(peer).chain(waiting).any(is_strange) {
             // Somebody new: the descriptors are walked at most once in a look.
-            self.held = Held::by(self.family);
+            ports.holders_now();
         }
-        for socket in &sockets {
-            if !self.is_internal(socket) && socket.peer != Some(NOBODY) {
+        let app = &ports.holders().app;
+        for socket in &mut sockets {
+            // What waits to be accepted is no work either, if it comes from a process of the app.
+            let of_app = socket.waiting.iter().filter(|inode| app.contains(&u64::from(**inode))).count();
+            socket.rqueue = socket.rqueue.saturating_sub(of_app as u32);
+            let is_internal =
+                peer(socket).is_some_and(|peer| *self.internal.entry(socket.cookie).or_insert_with(|| app.contains(&peer)));
+            if !is_internal && socket.peer != Some(NOBODY) {
                 tracker.row(now, &row(socket));
             }
         }
         partial
-    }
-
-    fn is_strange(&self, socket: &UnixSocket) -> bool {
-        !self.internal.contains_key(&socket.cookie) && peer(socket).is_some_and(|peer| !self.held.inodes.contains(&peer))
-    }
-
-    fn is_internal(&mut self, socket: &UnixSocket) -> bool {
-        let Some(peer) = peer(socket) else { return false };
-        let held = &self.held;
-        *self.internal.entry(socket.cookie).or_insert_with(|| held.inodes.contains(&peer))
     }
 }
 
@@ -93,6 +91,7 @@ fn row(socket: &UnixSocket) -> Row {
     Row {
         cookie: socket.cookie,
         state: if socket.listens { State::Listen } else { State::Established },
+        local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         port: 0,
         peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         peer_port: 0,
@@ -101,6 +100,7 @@ fn row(socket: &UnixSocket) -> Row {
         inode: socket.inode,
         cgroup: None,
         retransmits: 0,
+        full: false,
         seen: Seen::Unix,
     }
 }

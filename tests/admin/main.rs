@@ -1,5 +1,6 @@
 //! What is seen from outside: `--admin`, readiness, metrics, status, logs; each on a real PID 1, by clients that are not ours.
 
+mod at_rest;
 mod endpoints;
 mod hostile;
 mod logs;

@@ -3,6 +3,7 @@
 mod arrivals;
 mod degraded;
 mod metric;
+mod ownership;
 mod queue;
 #[path = "../support/mod.rs"]
 mod support;
@@ -143,6 +144,46 @@ fn a_server_whose_first_thread_has_exited_is_alive() {
     });
 }
 
+/// Descriptors of a thread's own stand in no list but the thread's.
+#[test]
+fn a_listener_in_a_thread_s_own_descriptors_is_found() {
+    in_own_network(|| {
+        let mut init = Pid1::start(&[LAMEDUCK, "--delay", "1s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080", "unshared"]);
+        init.line("ready");
+        let request = ask("127.0.0.1:8080", 4.0);
+        init.line("asked");
+        init.signal(TERM);
+        let begun = init.line("lame-duck");
+        assert_eq!((field(&begun, "found_by"), field(&begun, "ports")), ("descriptors", "8080"), "{begun}");
+        answered(request);
+        assert!(init.line(" stopping ").contains("because=drained"), "{:#?}", init.seen);
+        assert_eq!(init.exit(), 0);
+    });
+}
+
+/// A fixed file of an io_uring is open and stands nowhere: what waits in its accept queue is in flight all the same.
+#[test]
+fn a_listener_that_only_io_uring_knows_is_not_nothing() {
+    in_own_network(|| {
+        let app = "import ctypes, os, signal, socket; libc = ctypes.CDLL(None, use_errno=True)
+s = socket.create_server(('127.0.0.1', 8080)); ring = libc.syscall(425, 8, ctypes.create_string_buffer(120))
+assert ring > 0, os.strerror(ctypes.get_errno())
+assert libc.syscall(427, ring, 2, ctypes.byref(ctypes.c_int(s.fileno())), 1) == 0, os.strerror(ctypes.get_errno())
+s.close(); print('ready', flush=True); signal.pause()";
+        let options = ["--delay", "1s", "--grace-period", "6s", "--stop-timeout", "1s"];
+        let mut init = Pid1::start(&[&[LAMEDUCK], &options[..], &["--", PYTHON, "-c", app]].concat());
+        init.app_line("ready");
+        let request = ask("127.0.0.1:8080", 60.0);
+        init.signal(TERM);
+        assert_eq!(field(&init.line("lame-duck"), "ports"), "8080");
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=\"the time for waiting was up\""), "{stopping}");
+        assert_eq!(init.exit(), 0);
+        assert_eq!(field(&init.line(" exit "), "cut"), "1");
+        let _ = request.join();
+    });
+}
+
 /// An ignored peer's request holds up nothing: it is cut, as asked for.
 #[test]
 fn ignored_peers_do_not_count() {
@@ -180,10 +221,70 @@ fn max_silence() {
         let request = ask("127.0.0.1:8080", 60.0);
         init.line("asked");
         init.signal(TERM);
-        let after = seconds(field(&init.line(" stopping "), "after"));
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=\"all is done but what was given up\""), "{stopping}");
+        let after = seconds(field(&stopping, "after"));
         assert!((2.0..6.0).contains(&after), "{after}");
         assert_eq!(init.exit(), 0);
+        assert_eq!(field(&init.line(" exit "), "cut"), "1");
         let _ = request.join();
+    });
+}
+
+/// A server that pushes (WebSocket, server-sent events): its client asks for nothing more, and --max-silence is about that.
+#[test]
+fn max_silence_ends_the_wait_for_a_client_that_only_listens() {
+    in_own_network(|| {
+        let mut init =
+            Pid1::start(&[LAMEDUCK, "--delay", "1s", "--max-silence", "3s", "--", PYTHON, "-u", SERVER, "127.0.0.1", "8080"]);
+        init.line("ready");
+        let mut stream = TcpStream::connect("127.0.0.1:8080").unwrap();
+        stream.write_all(b"GET /push HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let listening = thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+        init.line("asked");
+        init.signal(TERM);
+        let stopping = init.line(" stopping ");
+        assert!(stopping.contains("because=\"all is done but what was given up\""), "{stopping}");
+        let after = seconds(field(&stopping, "after"));
+        assert!((2.0..6.0).contains(&after), "{after}");
+        assert_eq!(init.exit(), 0);
+        assert_eq!(field(&init.line(" exit "), "cut"), "1");
+        let _ = listening.join();
+    });
+}
+
+/// The kernel delivers all that the app had written; what it had still to write when it died is missing.
+#[test]
+fn an_answer_that_the_app_s_end_breaks_off_is_cut() {
+    in_own_network(|| {
+        let options = ["--grace-period", "6s", "--delay", "1s", "--stop-timeout", "1s", "--log-level", "debug"];
+        let mut init = Pid1::start(&[&[LAMEDUCK], &options[..], &["--", PYTHON, "-u", SERVER, "127.0.0.1", "8080"]].concat());
+        init.line("ready");
+        let mut stream = TcpStream::connect("127.0.0.1:8080").unwrap();
+        stream.write_all(b"GET /huge HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        // Slow until the app is gone, then fast: all that was written is delivered in time.
+        let (gone, is_gone) = std::sync::mpsc::channel::<()>();
+        let reader = thread::spawn(move || {
+            let (mut piece, mut all) = (vec![0; 64 << 10], 0);
+            while let Ok(length @ 1..) = stream.read(&mut piece) {
+                all += length;
+                let _ = is_gone.recv_timeout(Duration::from_millis(20));
+            }
+            all
+        });
+        init.line("asked");
+        init.signal(TERM);
+        init.line(" stopping ");
+        let children = format!("/proc/{0}/task/{0}/children", init.pid);
+        support::eventually("the app is gone", || fs::read_to_string(&children).ok()?.is_empty().then_some(()));
+        init.next_line(" look ");
+        drop(gone);
+        assert_eq!(init.exit(), 0);
+        let exit = init.line(" exit ");
+        assert!(exit.contains(" flushing="), "{exit}");
+        assert_eq!((field(&exit, "finished"), field(&exit, "cut"), field(&exit, "cut_on")), ("0", "1", "8080"), "{exit}");
+        let read = reader.join().unwrap();
+        assert!(read < 64_000_000, "{read}");
     });
 }
 
@@ -294,7 +395,7 @@ fn a_client_that_vanished_is_given_up() {
         assert_eq!(said.next().as_deref(), Some("gone"));
         init.signal(TERM);
         let stopping = init.line(" stopping ");
-        assert!(stopping.contains("because=drained"), "{stopping}");
+        assert!(stopping.contains("because=\"all is done but what was given up\""), "{stopping}");
         let after = seconds(field(&stopping, "after"));
         assert!((7.0..16.0).contains(&after), "{stopping}");
         assert_eq!(init.exit(), 0);

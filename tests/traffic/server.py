@@ -1,7 +1,8 @@
 """An HTTP server whose path says how many seconds it thinks: /2.5. Arguments: address, port, then how:
-`one` answers one at a time; `reuseport` is two processes with a listener each; `later` opens the next port too, on HUP; `closes`
-listens no more from HUP on; `headless` has no first thread any more.
-An address with a slash is a unix socket's. Prints `asked` when it has read a request, `ready` when it listens. /big answers with 8 MB."""
+`one` answers one at a time; `reuseport` is two processes with a listener each, `shares` one of them; `later` opens the next port too, on HUP; `closes`
+listens no more from HUP on; `headless` has no first thread any more; `unshared` listens in a thread with descriptors of its own.
+An address with a slash is a unix socket's. Prints `asked` when it has read a request, `ready` when it listens. /big answers with 8 MB, /huge with 64 MB,
+/push with a line every 300 ms for as long as somebody takes them."""
 import http.server
 import os
 import signal
@@ -21,8 +22,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # One write: lines of two processes must not mix.
         os.write(1, b"asked %s\n" % self.path.encode())
         body = b"answer\n"
-        if self.path == "/big":
-            body = b"x" * 8_000_000
+        if self.path == "/push":
+            while True:
+                self.wfile.write(b"news\n")
+                time.sleep(0.3)
+        if self.path in ("/big", "/huge"):
+            body = b"x" * {"/big": 8_000_000, "/huge": 64_000_000}[self.path]
         else:
             time.sleep(float(self.path[1:]))
         self.send_response(200)
@@ -43,7 +48,7 @@ class Server(socketserver.TCPServer):
     address_family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def server_bind(self):
-        if how == "reuseport":
+        if how in ("reuseport", "shares"):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
@@ -56,6 +61,17 @@ def serve(port):
     return (Server if how == "one" else Threaded)(address if "/" in address else (address, port), Handler)
 
 
+if how == "unshared":
+    import ctypes
+
+    def listen():
+        assert ctypes.CDLL(None).unshare(0x400) == 0  # CLONE_FILES
+        server = serve(port)
+        os.write(1, b"ready\n")
+        server.serve_forever()
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
 if how == "reuseport":
     os.fork()
 server = serve(port)

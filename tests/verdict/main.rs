@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use lameduck::core::verdict::{Class, Verdict};
+use lameduck::core::traffic::verdict::{Class, Verdict};
 
 use client::{Client, Story, rest};
 use network::Network;

@@ -8,8 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::{Tie, Tracker};
-use lameduck::core::verdict::{Row, Rules, State, Verdict};
+use lameduck::core::traffic::row::{Row, State};
+use lameduck::core::traffic::tracker::{Tie, Tracker};
+use lameduck::core::traffic::verdict::{Rules, Verdict};
 use lameduck::sys::netlink::Dump;
 use lameduck::sys::{kernel_release, proc, sock_diag};
 

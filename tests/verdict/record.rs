@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lameduck::core::verdict::{Class, Verdict};
+use lameduck::core::traffic::verdict::{Class, Verdict};
 
 use crate::client::Story;
 use crate::observer::Seen;

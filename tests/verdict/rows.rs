@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use lameduck::core::time::Uptime;
-use lameduck::core::verdict::{Class, Info, Row, Seen, State, Verdict};
+use lameduck::core::traffic::row::{Info, Row, Seen, State};
+use lameduck::core::traffic::verdict::{Class, Verdict};
 
 /// Times and ages in ms, min_rtt in µs; accepted: 0 waits in the accept queue; pp: the ping-pong bit, if it was asked.
 pub const COLUMNS: &str =
@@ -74,6 +75,7 @@ pub fn parse(line: &str) -> Option<Recorded<'_>> {
     let row = Row {
         cookie: 1,
         state,
+        local: std::net::Ipv4Addr::LOCALHOST.into(),
         port: 8080,
         peer: std::net::Ipv4Addr::LOCALHOST.into(),
         peer_port: 4711,
@@ -82,6 +84,7 @@ pub fn parse(line: &str) -> Option<Recorded<'_>> {
         inode: number(accepted)?,
         cgroup: None,
         retransmits: 0,
+        full: false,
         seen: Seen::Info(info),
     };
     let ping_pong = if pp == "-" { None } else { Some(pp == "1") };

@@ -1,67 +1,15 @@
 //! From verdicts to a sample: how much is in flight, whether new connections still come, and what became of them all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::table::Table;
-use super::time::Uptime;
-use super::verdict::{self, Class, Connection, Fate, Info, Row, Rules, State, Verdict, millis};
+use super::row::{Row, State};
+use super::verdict::{self, Class, Connection, Fate, Rules, Verdict, millis};
+use super::{PortSample, Sample, Tally};
+use crate::core::time::Uptime;
 
 /// So many ends are remembered until the look is over.
 const MOST_ENDED: usize = 65_536;
-
-/// One look at all connections.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sample {
-    /// Whether the app listens on anything; None where that cannot be known.
-    pub listening: Option<bool>,
-    /// Whether there are TCP ports or unix sockets to watch at all.
-    pub watched: bool,
-    /// New connections since the stop signal, those included that came and went between two looks.
-    pub accepted: u64,
-    pub last_arrival: Option<Uptime>,
-    pub busy: usize,
-    pub cooling: usize,
-    pub idle: usize,
-    /// Waiting to be accepted.
-    pub queued: usize,
-    /// Of the busy ones: closed by the app, still being delivered by the kernel.
-    pub flushing: usize,
-    /// Connections may be missing: nothing follows from there being none.
-    pub partial: bool,
-    /// The same by port, listeners without connections included; 0 is unix sockets.
-    pub ports: Vec<PortSample>,
-}
-
-/// One port in one look.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct PortSample {
-    pub port: u16,
-    pub busy: usize,
-    pub cooling: usize,
-    pub idle: usize,
-    pub queued: usize,
-    /// New connections since the stop signal.
-    pub accepted: u64,
-}
-
-impl Sample {
-    pub fn in_flight(&self) -> usize {
-        self.busy + self.cooling + self.queued
-    }
-}
-
-/// What became of the connections since the stop signal.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Tally {
-    pub accepted: u64,
-    /// So many more may have come: the kernel told of more ends than we could read.
-    pub uncertain: u64,
-    /// Connections that carried work and ended it.
-    pub finished: u64,
-    /// Connections whose work did not end: no answer, or not all of it delivered.
-    pub cut: u64,
-}
 
 /// What is counted of one port.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,19 +37,18 @@ pub struct Tie {
 #[derive(Debug)]
 pub struct Tracker {
     rules: Rules,
-    connections: Table<Connection>,
+    connections: HashMap<u64, Connection>,
     /// Of those that wait for an ACK: since when it is the same byte they wait for.
-    unacked: Table<(u32, u32)>,
-    /// The ports of those that are open: a few, mostly.
-    open: Table<u16>,
+    unacked: HashMap<u64, (u32, u32)>,
     begun: bool,
-    /// The app has been told: what ends without an answer now was cut.
-    told: bool,
+    /// The app has its stop signal: what ends without an answer now was cut.
+    stopping: bool,
     /// Confirmed arrivals: live ones that have sent nothing are added while they live.
     last_arrival: Option<Uptime>,
     tally: Tally,
     /// The look that is being taken.
     flushing: usize,
+    given_up: usize,
     /// Few: looked through faster than hashed.
     ports: Vec<Port>,
     ties: Vec<Tie>,
@@ -109,36 +56,44 @@ pub struct Tracker {
     /// show them.
     ended: HashSet<u64>,
     last_chance: bool,
+    /// One of the look before had.
+    was_last_chance: bool,
 }
 
 impl Tracker {
     pub fn new(rules: Rules) -> Tracker {
         Tracker {
             rules,
-            connections: Table::default(),
-            unacked: Table::default(),
-            open: Table::default(),
+            connections: HashMap::new(),
+            unacked: HashMap::new(),
             begun: false,
-            told: false,
+            stopping: false,
             last_arrival: None,
             tally: Tally::default(),
             flushing: 0,
+            given_up: 0,
             ports: Vec::new(),
             ties: Vec::new(),
             ended: HashSet::new(),
             last_chance: false,
+            was_last_chance: false,
         }
     }
 
     /// The app has been sent its stop signal. What has left until now ended well.
-    pub fn told(&mut self) {
-        self.told = true;
-        for known in self.connections.values_mut().filter(|known| known.is(verdict::LEFT)) {
-            self.tally.finished += u64::from(known.is(verdict::WORKED));
-            // It stays known for its end to come, and has told its story.
-            known.set(verdict::WORKED, false);
+    pub fn stopping(&mut self) {
+        self.stopping = true;
+        for known in self.connections.values_mut().filter(|known| known.left) {
+            self.tally.finished += u64::from(known.worked);
+            // It stays known for its end to come, and is counted.
+            known.worked = false;
             known.verdict = Verdict::Gone;
         }
+    }
+
+    /// Every process of the app has ended: nothing more is written.
+    pub fn app_ended(&mut self) {
+        self.connections.values_mut().for_each(Connection::app_ended);
     }
 
     /// The rows so far do not count: the look begins again.
@@ -148,7 +103,7 @@ impl Tracker {
     }
 
     fn forget_counts(&mut self) {
-        self.flushing = 0;
+        (self.flushing, self.given_up) = (0, 0);
         for port in &mut self.ports {
             let seen = PortSample { port: port.seen.port, accepted: port.seen.accepted, ..PortSample::default() };
             *port = Port { seen, cut: port.cut, ..Port::default() };
@@ -160,7 +115,6 @@ impl Tracker {
         self.begin_look_again();
         self.connections.clear();
         self.unacked.clear();
-        self.open.clear();
         self.begun = false;
     }
 
@@ -185,14 +139,15 @@ impl Tracker {
             if !self.begun
                 && let Some(info) = row.info()
             {
-                self.connections.get_or_insert_with(row.cookie, || Connection::new(now, true)).close(info);
+                self.connections.entry(row.cookie).or_insert_with(|| Connection::new(now, row.port, true)).close(info);
             }
             return;
         }
-        let verdict = self.judge(now, row);
-        self.flushing += usize::from(verdict == Verdict::Flushing);
+        let known = self.judge(now, row);
+        self.flushing += usize::from(known.verdict == Verdict::Flushing);
+        self.given_up += usize::from(known.is_given_up());
         let port = self.port(row.port);
-        match verdict.class() {
+        match known.verdict.class() {
             Class::Busy => port.seen.busy += 1,
             Class::Cooling => port.seen.cooling += 1,
             Class::Idle => port.seen.idle += 1,
@@ -212,7 +167,8 @@ impl Tracker {
 
     /// The look is over: every row of it was shown.
     pub fn end(&mut self, now: Uptime) -> Sample {
-        let mut sample = Sample { watched: true, flushing: self.flushing, ..Sample::default() };
+        let (flushing, given_up) = (self.flushing, self.given_up);
+        let mut sample = Sample { watched: true, flushing, given_up, ..Sample::default() };
         for port in &mut self.ports {
             // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
             port.seen.queued = port.backlog.saturating_sub(port.excused).max(port.unaccepted);
@@ -226,9 +182,8 @@ impl Tracker {
         let mut silent = None;
         for known in self.connections.values_mut() {
             // It stays known, so that its end is not taken for that of a new one.
-            known.set(verdict::LEFT, !known.is(verdict::SEEN));
-            known.set(verdict::SEEN, false);
-            if !known.is(verdict::OLD | verdict::COUNTED | verdict::LEFT) {
+            known.left = !std::mem::take(&mut known.seen);
+            if !(known.old || known.counted || known.left) {
                 silent = silent.max(Some(known.first_seen(now)));
             }
         }
@@ -245,15 +200,20 @@ impl Tracker {
         self.last_chance
     }
 
+    /// The same of those that `ties` returned last.
+    pub fn was_last_chance(&self) -> bool {
+        self.was_last_chance
+    }
+
     /// The ties of the last look that are still to be broken.
     pub fn ties(&mut self) -> Vec<Tie> {
-        self.last_chance = false;
+        self.was_last_chance = std::mem::take(&mut self.last_chance);
         std::mem::take(&mut self.ties)
     }
 
     /// The kernel's ping-pong bit of a connection with a tie; None: it could not be had.
     pub fn ping_pong(&mut self, cookie: u64, bit: Option<bool>) {
-        if let Some(known) = self.connections.get_mut(cookie) {
+        if let Some(known) = self.connections.get_mut(&cookie) {
             known.ping_pong(bit);
         }
     }
@@ -269,22 +229,20 @@ impl Tracker {
         let info = row.info().copied().unwrap_or_default();
         // The FIN counts as a received byte: a connection with no more than that was a probe.
         let asked = info.bytes_received > 1;
-        let sent_all = info.bytes_sent > 0 && info.bytes_acked >= info.bytes_sent;
-        self.unacked.remove(row.cookie);
-        self.open.remove(row.cookie);
-        match self.connections.remove(row.cookie) {
+        self.unacked.remove(&row.cookie);
+        match self.connections.remove(&row.cookie) {
             Some(mut known) => {
-                if asked && !known.is(verdict::COUNTED | verdict::OLD) {
+                if asked && !(known.counted || known.old) {
                     self.arrive(row.port, known.first_seen(now));
+                    known.worked = true;
                 }
-                let asked_again = known.close(&info);
-                if known.is(verdict::WORKED) || asked_again {
-                    self.close(row.port, sent_all && !known.is_unanswered());
-                }
+                self.close(row.port, known.close(&info));
             }
             None if asked => {
                 self.arrive(row.port, now);
-                self.close(row.port, sent_all);
+                let mut unseen = Connection::new(now, row.port, false);
+                unseen.worked = true;
+                self.close(row.port, unseen.close(&info));
             }
             None => {}
         }
@@ -304,14 +262,14 @@ impl Tracker {
 
     /// The verdict of the last look.
     pub fn verdict(&self, cookie: u64) -> Option<Verdict> {
-        self.connections.get(cookie).map(|known| known.verdict)
+        self.connections.get(&cookie).map(|known| known.verdict)
     }
 
     /// What became of all, taking what is still in flight as cut.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally;
         for known in self.connections.values() {
-            match known.fate(self.told) {
+            match known.fate(self.stopping) {
                 Fate::Cut => tally.cut += 1,
                 Fate::Finished => tally.finished += 1,
                 Fate::Nothing => {}
@@ -322,8 +280,7 @@ impl Tracker {
 
     /// The ports on which connections were cut.
     pub fn cut_on(&self) -> Vec<u16> {
-        let is_cut = |cookie| self.connections.get(cookie).is_some_and(|known| known.fate(self.told) == Fate::Cut);
-        let open = self.open.iter().filter(|(cookie, _)| is_cut(*cookie)).map(|(_, port)| *port);
+        let open = self.connections.values().filter(|known| known.fate(self.stopping) == Fate::Cut).map(|known| known.port);
         let mut ports: Vec<u16> = self.ports.iter().filter(|port| port.cut).map(|port| port.seen.port).chain(open).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -340,50 +297,41 @@ impl Tracker {
         self.last_arrival = self.last_arrival.max(Some(at));
     }
 
-    fn close(&mut self, port: u16, delivered: bool) {
-        // Before the app is told, an end without an answer is the client's or the app's own doing.
-        if delivered || !self.told {
-            self.tally.finished += 1;
-        } else {
-            self.tally.cut += 1;
-            self.port(port).cut = true;
+    fn close(&mut self, port: u16, fate: Fate) {
+        match fate {
+            Fate::Cut if self.stopping => {
+                self.tally.cut += 1;
+                self.port(port).cut = true;
+            }
+            // Before the stop signal an end without an answer is the client's or the app's own doing.
+            Fate::Cut | Fate::Finished => self.tally.finished += 1,
+            Fate::Nothing => {}
         }
     }
 
-    fn judge(&mut self, now: Uptime, row: &Row) -> Verdict {
+    fn judge(&mut self, now: Uptime, row: &Row) -> Connection {
         let baseline = !self.begun;
         let stuck = self.is_stuck(now, row);
-        let known = self.connections.get_or_insert_with(row.cookie, || Connection::new(now, baseline));
-        let arrived = row.has_sent() && !known.is(verdict::COUNTED | verdict::OLD);
+        let known = self.connections.entry(row.cookie).or_insert_with(|| Connection::new(now, row.port, baseline));
+        let arrived = row.has_sent() && !(known.counted || known.old);
         let first = known.first_seen(now);
         let verdict = known.judge(now, row, stuck, &self.rules);
-        known.set(verdict::SEEN, true);
+        known.seen = true;
         // An incomplete look may have missed it.
-        known.set(verdict::LEFT, false);
+        known.left = false;
         if arrived {
-            known.set(verdict::COUNTED | verdict::WORKED, true);
+            (known.counted, known.worked) = (true, true);
         }
-        if row.has_sent() && matches!(verdict.class(), Class::Busy | Class::Cooling | Class::Queued) {
-            known.set(verdict::WORKED, true);
-        }
-        if known.is(verdict::UNRESOLVED) {
-            self.last_chance |= row.info().is_some_and(Info::is_tie_held);
+        known.worked |= row.has_sent() && matches!(verdict.class(), Class::Busy | Class::Cooling | Class::Queued);
+        let known = *known;
+        if known.unresolved {
+            self.last_chance |= row.info().is_some_and(verdict::is_tie_held);
             self.ties.push(Tie { ends: row.ends(), cookie: row.cookie });
-        }
-        // Noted while there is a row that says it: the row may be gone when it turns out to have been cut.
-        let open = known.fate(true) == Fate::Cut;
-        if open != known.is(verdict::OPEN) {
-            known.set(verdict::OPEN, open);
-            if open {
-                self.open.insert(row.cookie, row.port);
-            } else {
-                self.open.remove(row.cookie);
-            }
         }
         if arrived {
             self.arrive(row.port, first);
         }
-        verdict
+        known
     }
 
     /// Sent, and for ten seconds no ACK: nobody is there. A client that merely reads slowly acknowledges window probes, and one
@@ -393,13 +341,11 @@ impl Tracker {
         let Some(info) = row.info() else { return row.wqueue > 0 && row.retransmits >= SIX };
         let floor = if row.state == State::Closing { 1 } else { 0 };
         if row.wqueue <= floor {
-            if !self.unacked.is_empty() {
-                self.unacked.remove(row.cookie);
-            }
+            self.unacked.remove(&row.cookie);
             return false;
         }
         let acked = info.bytes_acked as u32;
-        let since = match self.unacked.get(row.cookie) {
+        let since = match self.unacked.get(&row.cookie) {
             Some((since, before)) if *before == acked => *since,
             _ => {
                 self.unacked.insert(row.cookie, (millis(now), acked));
@@ -414,9 +360,9 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::network::Network;
-    use super::super::verdict::Seen;
+    use super::super::row::{Info, Seen};
     use super::*;
+    use crate::core::network::Network;
 
     fn rules() -> Rules {
         Rules { idle_after: Duration::from_secs(1), max_silence: None, ignored: vec![] }
@@ -430,6 +376,7 @@ mod tests {
         Row {
             cookie: 1,
             state: State::Established,
+            local: "10.0.0.2".parse().unwrap(),
             port: 80,
             peer: "10.0.0.1".parse().unwrap(),
             peer_port: 4711,
@@ -438,6 +385,7 @@ mod tests {
             inode: 7,
             cgroup: None,
             retransmits: 0,
+            full: false,
             seen: Seen::Info(info),
         }
     }
@@ -644,7 +592,7 @@ mod tests {
         let mut tracker = Tracker::new(rules());
         let asked = row(info(10, 5, 5, 0, 100));
         look(&mut tracker, 0, std::slice::from_ref(&asked));
-        tracker.told();
+        tracker.stopping();
         let flushing = Row { state: State::Closing, wqueue: 500, inode: 0, ..row(info(5, 100, 5, 600, 100)) };
         assert_eq!(look(&mut tracker, 100, std::slice::from_ref(&flushing)).flushing, 1);
         // FIN_WAIT2: no row of interest any more.
@@ -660,7 +608,7 @@ mod tests {
         let mut tracker = Tracker::new(rules());
         let busy = row(info(10, 5, 5, 0, 100));
         look(&mut tracker, 0, &[busy.clone(), Row { cookie: 2, ..busy.clone() }, Row { cookie: 3, ..busy.clone() }]);
-        tracker.told();
+        tracker.stopping();
         tracker.ended(at(50), &busy);
         tracker.ended(at(50), &Row { cookie: 2, seen: Seen::Info(info(1, 5, 1, 500, 101)), ..busy.clone() });
         tracker.ended(at(50), &Row { cookie: 3, seen: Seen::Info(Info { bytes_acked: 200, ..info(1, 5, 1, 500, 101) }), ..busy });
@@ -675,7 +623,7 @@ mod tests {
         let mut tracker = Tracker::new(rules());
         look(&mut tracker, 0, &[on(1, 81), on(2, 82), on(3, 83), on(4, 84), on(5, 85)]);
         look(&mut tracker, 50, &[on(1, 81), on(2, 82), answered.clone(), on(4, 84), on(5, 85)]);
-        tracker.told();
+        tracker.stopping();
         // One whose end is heard of, one whose end is not, three that are answered in time.
         tracker.ended(at(60), &on(1, 81));
         look(&mut tracker, 100, &[answered, Row { seen: Seen::Info(info(1, 55, 1, 500, 100)), ..on(4, 84) }, on(5, 85)]);
@@ -684,7 +632,7 @@ mod tests {
         // The same as soon as the app is gone, and nobody looks any more.
         let mut tracker = Tracker::new(rules());
         look(&mut tracker, 0, &[on(1, 82), on(2, 81)]);
-        tracker.told();
+        tracker.stopping();
         assert_eq!(tracker.cut_on(), [81, 82]);
     }
 
@@ -737,22 +685,50 @@ mod tests {
         for (end, finished, cut) in [(end(100), 0, 1), (end(300), 1, 0)] {
             let mut tracker = Tracker::new(rules());
             assert_eq!(verdict(&mut tracker, 0, &again), Verdict::Asked);
-            tracker.told();
+            tracker.stopping();
             tracker.ended(at(50), &end);
             assert_eq!(tracker.tally(), Tally { finished, cut, ..Tally::default() });
         }
         // Closed unanswered, and not yet gone.
         let mut tracker = Tracker::new(rules());
         look(&mut tracker, 0, std::slice::from_ref(&again));
-        tracker.told();
+        tracker.stopping();
         look(&mut tracker, 100, &[Row { state: State::Closing, wqueue: 1, inode: 0, ..again.clone() }]);
         assert_eq!(tracker.tally().cut, 1);
         // An idle one that its client closed was not.
         let mut tracker = Tracker::new(rules());
         let idle = row(info(500, 900, 400, 100, 200));
         look(&mut tracker, 0, std::slice::from_ref(&idle));
-        tracker.told();
+        tracker.stopping();
         tracker.ended(at(50), &Row { seen: Seen::Info(info(500, 1, 400, 100, 201)), ..idle });
+        assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn a_client_that_asks_again_in_the_tick_of_its_answer_is_followed() {
+        let tie = |age, turns: u64| row(info(age, age, age, turns * 100, turns * 50 + 50));
+        let ended = |turns: u64| row(info(30, 30, 30, turns * 100, turns * 50 + 50));
+        let mut tracker = Tracker::new(rules());
+        // Asked for the first time: that shows. From then on each answer and the next request are a tie.
+        assert_eq!(verdict(&mut tracker, 0, &row(info(10, 5, 5, 0, 50))), Verdict::Asked);
+        assert_eq!(verdict(&mut tracker, 60, &tie(10, 1)), Verdict::Cooling);
+        assert_eq!(verdict(&mut tracker, 120, &tie(20, 2)), Verdict::Cooling);
+        tracker.stopping();
+        tracker.ended(at(150), &ended(2));
+        assert_eq!(tracker.tally(), Tally { cut: 1, ..Tally::default() });
+        // Answered in the end.
+        let mut tracker = Tracker::new(rules());
+        verdict(&mut tracker, 0, &row(info(10, 5, 5, 0, 50)));
+        verdict(&mut tracker, 60, &tie(10, 1));
+        tracker.stopping();
+        tracker.ended(at(150), &row(info(1, 30, 1, 200, 101)));
+        assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
+        // Fast answers, each in the tick of its request, and then rest.
+        let mut tracker = Tracker::new(rules());
+        verdict(&mut tracker, 0, &row(info(100, 200, 90, 100, 50)));
+        assert_eq!(verdict(&mut tracker, 60, &row(info(10, 10, 10, 200, 100))), Verdict::Cooling);
+        tracker.stopping();
+        tracker.ended(at(90), &row(info(40, 40, 40, 200, 101)));
         assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
     }
 
@@ -761,7 +737,7 @@ mod tests {
         let mut tracker = Tracker::new(rules());
         look(&mut tracker, 0, &[row(info(10, 5, 5, 0, 100))]);
         look(&mut tracker, 100, &[]);
-        tracker.told();
+        tracker.stopping();
         assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
         tracker.ended(at(200), &row(info(10, 5, 5, 0, 101)));
         assert_eq!(tracker.tally(), Tally { finished: 1, ..Tally::default() });
@@ -775,7 +751,7 @@ mod tests {
         // A torn look misses it; the next one is taken in slices, and the app is told between two of them.
         look(&mut tracker, 100, &[]);
         tracker.row(at(200), &asked);
-        tracker.told();
+        tracker.stopping();
         tracker.end(at(200));
         assert_eq!(tracker.verdict(1), Some(Verdict::Asked));
         tracker.ended(at(300), &asked);

@@ -3,12 +3,11 @@
 //! The obvious rule (answered if sent later than received) is wrong half of the time: the kernel's stamps are ticks of 1 to 10 ms
 //! and tie. docs/traffic.md tells the rule, the experiments behind it and what nobody can see from outside.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::network::Network;
-use super::time::Uptime;
+use super::row::{Info, Row, Seen, State};
+use crate::core::network::Network;
+use crate::core::time::Uptime;
 
 /// A tie that nothing breaks is held this long.
 const TIE_HOLD: Duration = Duration::from_millis(2000);
@@ -16,8 +15,6 @@ const TIE_HOLD: Duration = Duration::from_millis(2000);
 const DELAYED_ACK_LATEST: u32 = 250;
 /// Before this no delayed ACK has been sent yet.
 const DELAYED_ACK_EARLIEST: u32 = 36;
-/// Two ticks of the slowest kernel (HZ=100): at a longer round trip no request can follow an answer within one tick.
-const TWO_TICKS: u32 = 20;
 /// What is sent but not acknowledged this long has nobody at the other end.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// A half-closed connection without an answer: the client has most likely gone.
@@ -32,128 +29,6 @@ const EXPECT_BYTES: u8 = 48;
 const BLIND_HOLD: Duration = Duration::from_secs(5);
 /// ...and this long if its input looks unanswered.
 const BLIND_ASKED: Duration = Duration::from_secs(10);
-
-/// The states of a socket that matter here.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum State {
-    Established,
-    /// The client has finished sending.
-    CloseWait,
-    /// FIN_WAIT1, CLOSING, LAST_ACK: the server has closed, the kernel may still be sending.
-    Closing,
-    Listen,
-    /// Nobody's work any more: FIN_WAIT2, TIME_WAIT, CLOSE, and handshakes.
-    Gone,
-}
-
-/// One connection or listener as the kernel shows it at one moment.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// The same number at every look, and for no other connection.
-    pub cookie: u64,
-    pub state: State,
-    pub port: u16,
-    pub peer: IpAddr,
-    pub peer_port: u16,
-    pub rqueue: u32,
-    pub wqueue: u32,
-    /// 0: the app has not accepted it yet.
-    pub inode: u32,
-    pub cgroup: Option<u64>,
-    pub retransmits: u8,
-    pub seen: Seen,
-}
-
-/// How much of a connection its source shows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Seen {
-    Info(Info),
-    /// Queues only, and the kernel's ping-pong mode where it is to be trusted: off means that the last event was an input.
-    Queues {
-        ping_pong: Option<bool>,
-    },
-    /// A unix socket: queues, and not even which way they moved.
-    Unix,
-}
-
-impl Row {
-    /// The client has left without a word: its FIN is all that ever came. A TCP probe, most likely.
-    pub fn is_probe(&self) -> bool {
-        self.state == State::CloseWait && self.info().is_some_and(|info| info.bytes_received <= 1)
-    }
-
-    /// Whether anything but a FIN was received, for all that can be known.
-    pub fn has_sent(&self) -> bool {
-        let fin = if self.state == State::Established { 0 } else { 1 };
-        self.info().is_none_or(|info| info.bytes_received > fin)
-    }
-
-    /// Which connection it is, where there are no cookies: the two ends in one number.
-    pub fn ends(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.port, self.peer, self.peer_port).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    pub fn ping_pong(&self) -> Option<bool> {
-        match self.seen {
-            Seen::Queues { ping_pong } => ping_pong,
-            Seen::Info(_) | Seen::Unix => None,
-        }
-    }
-
-    /// This kernel's bit means something else.
-    pub fn distrust_ping_pong(&mut self) {
-        if let Seen::Queues { ping_pong } = &mut self.seen {
-            *ping_pong = None;
-        }
-    }
-
-    pub fn info(&self) -> Option<&Info> {
-        match &self.seen {
-            Seen::Info(info) => Some(info),
-            Seen::Queues { .. } | Seen::Unix => None,
-        }
-    }
-}
-
-/// What tcp_info tells. Ages in milliseconds, all from one reading of the kernel's clock.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Info {
-    pub last_data_sent: u32,
-    pub last_data_recv: u32,
-    pub last_ack_recv: u32,
-    pub bytes_sent: u64,
-    pub bytes_acked: u64,
-    pub bytes_received: u64,
-    /// Segments sent without data.
-    pub bare_acks: u32,
-    /// Microseconds; None where the kernel has seen none.
-    pub min_rtt: Option<u32>,
-}
-
-impl Info {
-    /// How long no byte moved either way.
-    fn rest(&self) -> u32 {
-        self.last_data_sent.min(self.last_data_recv)
-    }
-
-    fn is_tie(&self) -> bool {
-        self.last_data_recv == self.last_data_sent
-    }
-
-    /// Longer than a tie is held.
-    pub fn is_tie_held(&self) -> bool {
-        Duration::from_millis(self.rest().into()) >= TIE_HOLD
-    }
-
-    /// The breakers of a tie that need one look only. True: the last event was the answer.
-    fn breaks_tie(&self) -> bool {
-        let acknowledged = self.last_ack_recv < self.last_data_sent;
-        let far = self.min_rtt.is_some_and(|micros| micros > TWO_TICKS * 1000);
-        acknowledged || far
-    }
-}
 
 /// What a connection is doing, and why we think so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -231,85 +106,121 @@ pub struct Rules {
     pub ignored: Vec<Network>,
 }
 
-/// What must be remembered of a connection from look to look: 24 bytes, since there may be very many. Counters are modulo 2^32,
-/// times are milliseconds of uptime modulo 2^32 (49 days): only their differences are used.
+/// What is remembered of a connection from look to look. Counters are modulo 2^32, times are milliseconds of uptime modulo 2^32 (49 days):
+/// only their differences are used.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
+    pub port: u16,
+    pub verdict: Verdict,
+    /// It was there when watching began.
+    pub old: bool,
+    /// It came after the stop signal and has sent something.
+    pub counted: bool,
+    /// It has carried work since the stop signal.
+    pub worked: bool,
+    /// Seen in the present look.
+    pub seen: bool,
+    /// No row any more, and no word of its end: closed by the app and delivered, or lingering for the client's FIN.
+    pub left: bool,
+    /// Its tie is not broken yet.
+    pub unresolved: bool,
+    /// The app ended in the middle of its answer.
+    pub broken_off: bool,
     /// While it has sent nothing: when it was first seen. Then when its last answer was sent; without stamps: when it last changed.
     since: u32,
     /// The counters at the last look; without stamps the queues.
     sent: u32,
     received: u32,
-    /// Segments sent without data: at the last look, before the present tie, and early in it.
-    acks: u16,
-    acks_before: u16,
-    acks_early: u16,
-    flags: u16,
-    /// The longest silence inside an answer, in tenths of a second, 25.5 s or more.
-    gap: u8,
+    /// There was a look before.
+    looked: bool,
+    /// It has been answered: `since` is when.
+    answered: bool,
+    /// All that was sent since it was asked is `100 Continue`.
+    interim: bool,
+    /// Whether a request is pending, followed from look to look where the stamps tie: a client that asks again in the tick of its answer
+    /// goes from one request to the next. None: not known yet.
+    pending: Option<bool>,
+    /// What was sent last and what was received last have the same stamp.
+    tied: bool,
     /// Bytes received and sent since it last looked answered, 255 or more.
     asked: u8,
     after: u8,
-    pub verdict: Verdict,
+    /// The longest silence inside an answer, in tenths of a second, 25.5 s or more.
+    gap: u8,
+    /// Segments sent without data: at the last look, and before the present tie.
+    acks: u32,
+    acks_before: Option<u32>,
+    tie: Tie,
+    writing: Writing,
 }
 
-/// It was there when watching began.
-pub const OLD: u16 = 1 << 0;
-/// It came after the stop signal and has sent something.
-pub const COUNTED: u16 = 1 << 1;
-/// It has carried work since the stop signal.
-pub const WORKED: u16 = 1 << 2;
-/// Seen in the present look.
-pub const SEEN: u16 = 1 << 3;
-/// No row any more, and no word of its end: closed by the app and delivered, or lingering for the client's FIN.
-pub const LEFT: u16 = 1 << 4;
-/// Its tie is not broken yet.
-pub const UNRESOLVED: u16 = 1 << 5;
-/// There was a look before.
-const LOOKED: u16 = 1 << 6;
-/// It has been answered: `since` is when.
-const ANSWERED: u16 = 1 << 7;
-/// All that was sent since it was asked is `100 Continue`.
-const INTERIM: u16 = 1 << 8;
-const TIE_ASKED: u16 = 1 << 9;
-const TIE_ANSWERED: u16 = 1 << 10;
-/// The kernel's ping-pong bit did not break it.
-const TIE_CHECKED: u16 = 1 << 11;
-const HAS_BEFORE: u16 = 1 << 12;
-const HAS_EARLY: u16 = 1 << 13;
-/// It would be cut, if the app ended now: somebody notes its port.
-pub const OPEN: u16 = 1 << 14;
-/// All that is known of one tie.
-const TIE: u16 = TIE_ASKED | TIE_ANSWERED | TIE_CHECKED | HAS_EARLY;
+/// What is known of the present tie.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tie {
+    /// The request came last.
+    asked: bool,
+    /// The answer came last.
+    answered: bool,
+    /// The kernel's ping-pong bit did not break it.
+    checked: bool,
+    /// Segments sent without data, early in it.
+    acks_early: Option<u32>,
+}
+
+/// How far the app is with what it writes. A send buffer that is full, and full again after more was written unasked, has a writer that
+/// waits for room: its answer is not complete.
+#[derive(Clone, Copy, Debug, Default)]
+struct Writing {
+    /// Bytes written and received when the buffer was full last.
+    full_at: Option<(u32, u32)>,
+    /// It is full now, and it was before.
+    waits: bool,
+    /// Bytes written when it was looked at last.
+    written: u32,
+}
 
 pub fn millis(at: Uptime) -> u32 {
     at.0.as_millis() as u32
 }
 
+fn rest(info: &Info) -> Duration {
+    Duration::from_millis(info.rest().into())
+}
+
+/// Longer than a tie is held.
+pub fn is_tie_held(info: &Info) -> bool {
+    rest(info) >= TIE_HOLD
+}
+
 impl Connection {
     /// `old`: it was there when watching began.
-    pub fn new(now: Uptime, old: bool) -> Connection {
+    pub fn new(now: Uptime, port: u16, old: bool) -> Connection {
         Connection {
+            port,
+            verdict: Verdict::Gone,
+            old,
+            counted: false,
+            worked: false,
+            seen: false,
+            left: false,
+            unresolved: false,
+            broken_off: false,
             since: millis(now),
             sent: 0,
             received: 0,
-            acks: 0,
-            acks_before: 0,
-            acks_early: 0,
-            flags: if old { OLD } else { 0 },
-            gap: 0,
+            looked: false,
+            answered: false,
+            interim: false,
+            pending: None,
+            tied: false,
             asked: 0,
             after: 0,
-            verdict: Verdict::Gone,
+            gap: 0,
+            acks: 0,
+            acks_before: None,
+            tie: Tie::default(),
+            writing: Writing::default(),
         }
-    }
-
-    pub fn is(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
-
-    pub fn set(&mut self, flag: u16, on: bool) {
-        if on { self.flags |= flag } else { self.flags &= !flag }
     }
 
     /// When it was first seen, as long as it has sent nothing.
@@ -323,33 +234,59 @@ impl Connection {
 
     /// It was asked and has not begun to answer, as far as could be seen.
     pub fn is_unanswered(&self) -> bool {
-        self.asked > 0 && !self.is(UNRESOLVED) && (self.after == 0 || self.is(INTERIM))
+        match self.pending {
+            Some(pending) if self.tied => pending,
+            None if self.unresolved => false,
+            Some(_) | None => self.asked > 0 && (self.after == 0 || self.interim),
+        }
     }
 
-    /// What has become of it; `told`: the app has been sent its stop signal.
-    pub fn fate(&self, told: bool) -> Fate {
-        let left = self.is(LEFT);
+    /// What has become of it; `stopping`: the app has been sent its stop signal.
+    pub fn fate(&self, stopping: bool) -> Fate {
         match (self.verdict.class(), self.verdict) {
+            _ if self.broken_off => Fate::Cut,
             // What was being sent and has left was delivered; of a unix socket no more can be known.
-            (_, Verdict::Flushing | Verdict::Sending | Verdict::Connected) if left => Fate::Finished,
-            (Class::Busy | Class::Queued, _) if left && !told => Fate::Finished,
+            (_, Verdict::Flushing | Verdict::Sending | Verdict::Connected) if self.left => Fate::Finished,
+            (Class::Busy | Class::Queued, _) if self.left && !stopping => Fate::Finished,
             (Class::Busy | Class::Queued, _) | (_, Verdict::Stuck) => Fate::Cut,
-            (Class::Cooling | Class::Idle | Class::Gone, _) if !self.is(WORKED) => Fate::Nothing,
-            (Class::Cooling | Class::Idle | Class::Gone, _) if told && self.is_unanswered() => Fate::Cut,
+            (_, Verdict::Silent) if !self.left => Fate::Cut,
+            (Class::Cooling | Class::Idle | Class::Gone, _) if !self.worked => Fate::Nothing,
+            (Class::Cooling | Class::Idle | Class::Gone, _) if stopping && self.is_unanswered() => Fate::Cut,
             (Class::Cooling | Class::Idle | Class::Gone, _) => Fate::Finished,
         }
     }
 
-    /// The kernel's last word on it. True: it was asked since the last look.
-    pub fn close(&mut self, info: &Info) -> bool {
-        let before = self.received;
+    /// Nobody waits for it any more, though its work is not done: if the app ended now, it would be cut.
+    pub fn is_given_up(&self) -> bool {
+        self.verdict.class() == Class::Idle && self.fate(true) == Fate::Cut
+    }
+
+    /// The kernel's last word on it: what has become of its work.
+    pub fn close(&mut self, info: &Info) -> Fate {
+        let (sent, received, given_up) = (self.sent, self.received, self.is_given_up());
         self.take(info, State::Closing);
-        matches!(self.received.wrapping_sub(before), 2..=0x7fff_ffff)
+        // The FIN counts as a byte.
+        let asked_again = matches!(self.received.wrapping_sub(received), 2..=0x7fff_ffff);
+        let delivered = info.bytes_sent > 0 && info.bytes_acked >= info.bytes_sent;
+        match () {
+            _ if !self.worked && !asked_again => Fate::Nothing,
+            _ if self.broken_off || !delivered || self.is_unanswered() => Fate::Cut,
+            _ if given_up && self.sent == sent => Fate::Cut,
+            _ => Fate::Finished,
+        }
+    }
+
+    /// Every process of the app has ended: an answer that waited for room in the send buffer will never be complete.
+    pub fn app_ended(&mut self) {
+        self.broken_off |= self.writing.waits;
     }
 
     /// The kernel's ping-pong bit, asked for where a tie is unresolved. Set, or unknown, it proves nothing.
     pub fn ping_pong(&mut self, bit: Option<bool>) {
-        self.set(if bit == Some(false) { TIE_ASKED } else { TIE_CHECKED }, true);
+        match bit {
+            Some(false) => (self.tie.asked, self.pending) = (true, Some(true)),
+            Some(true) | None => self.tie.checked = true,
+        }
     }
 
     /// `stuck`: nobody acknowledges what was sent.
@@ -358,9 +295,16 @@ impl Connection {
             Some(info) => self.take(info, row.state),
             None => self.take_queues(now, row),
         }
-        self.set(LOOKED, true);
-        self.set(UNRESOLVED, false);
+        self.take_buffer(row);
+        self.looked = true;
+        self.unresolved = false;
         self.verdict = self.decide(now, row, stuck, rules);
+        match self.verdict {
+            Verdict::Asked | Verdict::TieAsked | Verdict::Unread => self.pending = Some(true),
+            Verdict::Answered | Verdict::Streaming => self.pending = Some(false),
+            Verdict::Cooling if !self.unresolved => self.pending = Some(false),
+            _ => {}
+        }
         if matches!(self.verdict, Verdict::Asked | Verdict::TieAsked | Verdict::Unread) {
             // What was sent before was the answer to something else.
             self.after = 0;
@@ -373,25 +317,46 @@ impl Connection {
         let more = sent.wrapping_sub(self.sent);
         self.after = self.after.saturating_add(more.min(255) as u8);
         if more != 0 {
-            self.set(INTERIM, false);
+            self.interim = false;
         }
         let came = received.wrapping_sub(self.received);
         // A FIN counts as a byte.
         if state == State::Established || came != 1 {
             self.asked = self.asked.saturating_add(came.min(255) as u8);
         }
+        match (more != 0, came > u32::from(state != State::Established)) {
+            (true, false) => self.pending = Some(false),
+            (false, true) => self.pending = Some(true),
+            // An answer and the next request, or a request and its answer: as it was before.
+            (true, true) | (false, false) => {}
+        }
         if more != 0 || received != self.received {
             // Whatever was known of a tie was of another one.
-            self.set(TIE, false);
-            self.set(HAS_BEFORE, self.is(LOOKED));
-            self.acks_before = self.acks;
+            self.tie = Tie::default();
+            self.acks_before = if self.looked { Some(self.acks) } else { None };
         }
-        (self.sent, self.received, self.acks) = (sent, received, info.bare_acks as u16);
+        (self.sent, self.received, self.acks, self.tied) = (sent, received, info.bare_acks, info.is_tie());
     }
 
     fn take_queues(&mut self, now: Uptime, row: &Row) {
         if (self.sent, self.received) != (row.wqueue, row.rqueue) {
             (self.sent, self.received, self.since) = (row.wqueue, row.rqueue, millis(now));
+        }
+    }
+
+    fn take_buffer(&mut self, row: &Row) {
+        let Some(info) = row.info() else { return };
+        let written = (info.bytes_acked as u32).wrapping_add(row.wqueue);
+        if row.state == State::Closing {
+            // More was written, and there is room: whoever waited for it may have been done. The FIN counts as a byte.
+            self.broken_off &= row.full || written.wrapping_sub(1) == self.writing.written;
+            return;
+        }
+        self.writing.written = written;
+        let again = self.writing.full_at.is_some_and(|(before, received)| written != before && received == self.received);
+        self.writing.waits = row.full && (again || self.writing.waits);
+        if row.full {
+            self.writing.full_at = Some((written, self.received));
         }
     }
 
@@ -410,7 +375,7 @@ impl Connection {
         if row.inode == 0 {
             return Verdict::Queued;
         }
-        let rest = info.map_or(self.age(now), |info| Duration::from_millis(info.rest().into()));
+        let rest = info.map_or(self.age(now), rest);
         if row.state == State::CloseWait && rest >= rules.max_silence.unwrap_or(HALF_CLOSED_REST) {
             return Verdict::Abandoned;
         }
@@ -443,9 +408,9 @@ impl Connection {
         }
         // An interim answer is no answer, until more is sent.
         if self.after == CONTINUE_BYTES && self.asked >= EXPECT_BYTES {
-            self.set(INTERIM, true);
+            self.interim = true;
         }
-        if self.is(INTERIM) {
+        if self.interim {
             return asked(Verdict::Continue);
         }
         if info.is_tie() {
@@ -453,10 +418,10 @@ impl Connection {
                 Some(true) => return asked(Verdict::TieAsked),
                 Some(false) => {}
                 None => {
-                    self.set(UNRESOLVED, true);
+                    self.unresolved = true;
                     // Perhaps answered: an interim answer to what comes next counts from here, a stream's gap does not.
                     self.after = 0;
-                    self.set(ANSWERED, false);
+                    self.answered = false;
                     return Verdict::Cooling;
                 }
             }
@@ -464,23 +429,24 @@ impl Connection {
             self.no_tie();
         }
         self.answered_now(now, info);
-        let since_sent = info.last_data_sent;
-        if since_sent < u32::from(self.gap) * 200 {
-            return Verdict::Streaming;
+        if self.gap > 0 && info.last_data_sent < u32::from(self.gap) * 200 {
+            // It sends unasked. Who does so for ever is given up by the silence of its client.
+            let client_silent = Duration::from_millis(info.last_data_recv.into());
+            let given_up = rules.max_silence.is_some_and(|most| client_silent >= most);
+            return if given_up { Verdict::Silent } else { Verdict::Streaming };
         }
-        if Duration::from_millis(info.rest().into()) < rules.idle_after { Verdict::Cooling } else { Verdict::Answered }
+        if rest(info) < rules.idle_after { Verdict::Cooling } else { Verdict::Answered }
     }
 
     fn no_tie(&mut self) {
-        self.acks_before = self.acks;
-        self.set(HAS_BEFORE, true);
-        self.set(TIE, false);
+        self.acks_before = Some(self.acks);
+        self.tie = Tie::default();
     }
 
     /// It looks answered. If it looked so before and has sent again unasked since, it streams: remember the gap.
     fn answered_now(&mut self, now: Uptime, info: &Info) {
         let sent_at = millis(now).wrapping_sub(info.last_data_sent);
-        if self.is(ANSWERED) && self.after > 0 && self.asked == 0 {
+        if self.answered && self.after > 0 && self.asked == 0 {
             let gap = sent_at.wrapping_sub(self.since);
             if (STREAM_GAP..0x8000_0000).contains(&gap) {
                 self.gap = self.gap.max(((gap + 50) / 100).min(255) as u8);
@@ -488,34 +454,32 @@ impl Connection {
         }
         self.since = sent_at;
         (self.after, self.asked) = (0, 0);
-        self.set(ANSWERED, true);
+        self.answered = true;
     }
 
     /// Sent and received in one tick of the kernel's clock: which came last? Some(true): the request.
     fn break_tie(&mut self, info: &Info) -> Option<bool> {
-        if self.is(TIE_ASKED) {
+        if self.tie.asked {
             return Some(true);
         }
-        if self.is(TIE_ANSWERED) || info.breaks_tie() {
-            self.set(TIE_ANSWERED, true);
+        if self.tie.answered || info.breaks_tie() {
+            self.tie.answered = true;
             return Some(false);
         }
-        let age = info.rest();
-        let held = info.is_tie_held();
+        let held = is_tie_held(info);
         // A bare ACK inside the tie acknowledged an input that no answer did. Much later it answers a TCP keep-alive.
-        if !held && self.is(HAS_EARLY) && self.acks != self.acks_early {
-            self.set(TIE_ASKED, true);
+        if !held && self.tie.acks_early.is_some_and(|early| early != self.acks) {
+            self.tie.asked = true;
             return Some(true);
         }
         // By now every input without an answer would have been acknowledged; or it was held long enough, and the kernel was asked.
-        let none = age >= DELAYED_ACK_LATEST && self.is(HAS_BEFORE) && self.acks == self.acks_before;
-        if none || held && self.is(TIE_CHECKED) {
-            self.set(TIE_ANSWERED, true);
+        let none = info.rest() >= DELAYED_ACK_LATEST && self.acks_before == Some(self.acks);
+        if none || held && self.tie.checked {
+            self.tie.answered = true;
             return Some(false);
         }
-        if age < DELAYED_ACK_EARLIEST {
-            self.acks_early = self.acks;
-            self.set(HAS_EARLY, true);
+        if info.rest() < DELAYED_ACK_EARLIEST {
+            self.tie.acks_early = Some(self.acks);
         }
         None
     }
