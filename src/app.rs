@@ -131,15 +131,9 @@ impl<'a> App<'a> {
         signal == Signal::WINCH && self.plan.terminal
     }
 
-    /// The main process; if that is a shell with exactly one child, and that child or its only child is a known server, the server.
+    /// Whom the stop signal goes to.
     pub fn target(&self) -> Option<Target> {
-        let main = self.main?;
-        let mut buffer = [0; 4096];
-        let Some(line) = self.main_line.read(&mut buffer) else { return Some(Target { pid: main, server: self.plan.server }) };
-        if !servers::is_shell(&line) {
-            return Some(Target { pid: main, server: servers::recognise_running(&line).or(self.plan.server) });
-        }
-        Some(self.behind_shell(main).unwrap_or(Target { pid: main, server: None }))
+        self.main.map(|main| target_by(main, &self.main_line, self.plan.server))
     }
 
     /// Whom a forwarded signal goes to: as `target`, but which server it is does not matter.
@@ -147,23 +141,8 @@ impl<'a> App<'a> {
         let main = self.main?;
         let mut buffer = [0; 4096];
         let is_shell = self.main_line.read(&mut buffer).is_some_and(|line| servers::is_shell(&line));
-        let server = if is_shell { self.behind_shell(main) } else { None };
+        let server = if is_shell { behind_shell(main) } else { None };
         Some(server.unwrap_or(Target { pid: main, server: None }))
-    }
-
-    fn behind_shell(&self, shell: i32) -> Option<Target> {
-        let processes = proc::processes();
-        let only_child = |parent: i32| {
-            let mut children = processes.iter().filter(|process| process.parent == parent && !process.is_dead());
-            children.next().filter(|_| children.next().is_none())
-        };
-        let known = |process: &Process| {
-            let mut buffer = [0; 4096];
-            let server = servers::recognise_running(&CommandLine::of(process).read(&mut buffer)?)?;
-            Some(Target { pid: process.pid, server: Some(server) })
-        };
-        let child = only_child(shell)?;
-        known(child).or_else(|| only_child(child.pid).and_then(known))
     }
 
     /// Sends a signal to the app as it came, rewritten already.
@@ -228,6 +207,35 @@ impl<'a> App<'a> {
         }
         result
     }
+}
+
+/// The main process; if that is a shell with exactly one child, and that child or its only child is a known server, the server. `server`: by
+/// the command's words, for a process whose own are not to be seen.
+pub fn target(main: i32, server: Option<&'static Server>) -> Target {
+    target_by(main, &CommandLine::open(main), server)
+}
+
+fn target_by(main: i32, line: &CommandLine, server: Option<&'static Server>) -> Target {
+    let mut buffer = [0; 4096];
+    match line.read(&mut buffer) {
+        None => Target { pid: main, server },
+        Some(line) if servers::is_shell(&line) => behind_shell(main).unwrap_or(Target { pid: main, server: None }),
+        Some(line) => Target { pid: main, server: servers::recognise_running(&line).or(server) },
+    }
+}
+
+fn behind_shell(shell: i32) -> Option<Target> {
+    let only_child = |parent: i32| {
+        let mut children = proc::children(parent);
+        children.next().filter(|_| children.next().is_none())
+    };
+    let known = |process: &Process| {
+        let mut buffer = [0; 4096];
+        let server = servers::recognise_running(&CommandLine::of(process).read(&mut buffer)?)?;
+        Some(Target { pid: process.pid, server: Some(server) })
+    };
+    let child = only_child(shell)?;
+    known(&child).or_else(|| known(&only_child(child.pid)?))
 }
 
 /// What begins the shutdown before anything runs: then nothing is started.

@@ -49,7 +49,8 @@ internal, 78 a bad file, 126 found but cannot run, 127 not found.";
 #[command(name = "lameduck", version, after_help = EXAMPLES, override_usage = "lameduck [OPTIONS] [--] COMMAND [ARG]...")]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Args {
-    /// The whole budget, from the stop signal to the end: set it to terminationGracePeriodSeconds [default: 30s]
+    /// The whole budget, from the stop signal to the end: set it to terminationGracePeriodSeconds [default: 30s in
+    /// Kubernetes; 10s elsewhere, as docker stop, podman stop and Compose give]
     #[arg(long, value_name = "DURATION", help_heading = "Shutdown")]
     pub grace_period: Option<String>,
 
@@ -249,14 +250,19 @@ pub enum Verb {
     Status,
 }
 
+const VERBS: [(&str, Verb); 5] =
+    [("drain", Verb::Drain), ("exec", Verb::Exec), ("health", Verb::Health), ("plan", Verb::Plan), ("status", Verb::Status)];
+
+/// What the first word asks for. None: nothing at all.
+pub fn verb(words: &[std::ffi::OsString]) -> Option<Verb> {
+    let first = words.first()?;
+    Some(VERBS.iter().find(|(name, _)| first == name).map_or(Verb::Run, |(_, verb)| *verb))
+}
+
 /// Reads the words after our own name. The error is one line, without our name before it.
 pub fn parse(words: &[std::ffi::OsString]) -> Result<(Verb, Args), String> {
-    let verbs =
-        [("drain", Verb::Drain), ("exec", Verb::Exec), ("health", Verb::Health), ("plan", Verb::Plan), ("status", Verb::Status)];
-    let (verb, words) = words
-        .split_first()
-        .and_then(|(first, rest)| verbs.iter().find(|(name, _)| first == name).map(|(_, verb)| (*verb, rest)))
-        .unwrap_or((Verb::Run, words));
+    let verb = verb(words).unwrap_or(Verb::Run);
+    let words = if verb == Verb::Run { words } else { &words[1..] };
     let argv = [std::ffi::OsString::from("lameduck")].into_iter().chain(words.iter().cloned());
     Args::try_parse_from(argv).map(|args| (verb, args)).map_err(|error| one_line(&error))
 }

@@ -2,15 +2,16 @@
 //! with `--cfg fuzzing` alone.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::admin::{self, Message};
 use crate::core::cgroup::{Cgroup, Figure};
 use crate::core::shutdown::Timing;
 use crate::core::snapshot::Snapshot;
 use crate::core::url::Url;
+use crate::endpoints::{answer, serve};
 use crate::plan::{self, Env, Facts, Refused};
 use crate::{cli, http};
 
@@ -18,13 +19,11 @@ use crate::{cli, http};
 pub async fn admin(stream: TcpStream, snapshot: Snapshot) {
     let (sender, mut messages) = unbounded_channel();
     let answering = async {
-        while let Some(message) = messages.recv().await {
-            if let Message::Asked(asked) = message {
-                admin::answer(asked, snapshot.clone());
-            }
+        while let Some(asked) = messages.recv().await {
+            answer(asked, &snapshot);
         }
     };
-    tokio::join!(admin::serve(stream, sender), answering);
+    tokio::join!(serve(stream, sender, Arc::default()), answering);
 }
 
 /// Asks, and takes `most` bytes of the answer's body.

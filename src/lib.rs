@@ -1,12 +1,12 @@
 //! lameduck: the init (PID 1) that lets a server die well. The story of one run is `supervise`; docs/design.md has the house.
 #![deny(unsafe_code, clippy::disallowed_methods, clippy::undocumented_unsafe_blocks)]
 
-mod admin;
 mod app;
 mod cli;
 mod client;
 pub mod core;
 mod drain;
+mod endpoints;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -14,9 +14,9 @@ mod http;
 mod log;
 mod plan;
 mod prepare;
-mod ready;
 mod run;
 pub mod sys;
+mod termination;
 mod traffic;
 mod wait_for;
 
@@ -26,15 +26,15 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use admin::Admin;
 use cli::Verb;
 use core::cgroup::{Cgroup, Figure};
 use core::secrets::Secrets;
+use endpoints::{Endpoints, Probe};
 use plan::{Env, Facts, Plan, Refused};
-use ready::Probe;
 use sys::child::{Setup, SpawnError, Step};
 use sys::inherited::Inherited;
 use sys::signals::Signals;
+use termination::TerminationMessage;
 use traffic::OwnConnections;
 
 /// What we exit with where it is not the app's code; sysexits(3) and the shells' habit.
@@ -58,22 +58,26 @@ struct Fatal {
 pub fn main() -> ExitCode {
     let inherited = sys::inherited::take();
     let clock = run::Clock::start();
-    match begin(&inherited, clock) {
+    let mut termination = TerminationMessage::default();
+    match begin(&inherited, clock, &mut termination) {
         Ok(code) => code.into(),
         Err(fatal) => {
+            let line = format!("lameduck: {}", log::masked(&fatal.message));
             // Nothing runs yet that a blocked write could hold up; a lost message is no reason for another code.
-            let _ = writeln!(std::io::stderr(), "lameduck: {}", log::masked(&fatal.message));
+            let _ = writeln!(std::io::stderr(), "{line}");
+            termination.write(&line);
             fatal.code.into()
         }
     }
 }
 
-fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+fn begin(inherited: &Inherited, clock: run::Clock, termination: &mut TerminationMessage) -> Result<u8, Fatal> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let usage = |message| Fatal { code: exit::USAGE, message };
     let env = environment(inherited);
     // Before anything is said.
     log::keep(secrets(&env, &words));
+    *termination = TerminationMessage::unplanned(cli::verb(&words), &env);
     let (verb, args) = cli::parse(&words).map_err(usage)?;
     if args.help {
         return Ok(print(&cli::help()));
@@ -85,15 +89,18 @@ fn begin(inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
         Refused::Usage(message) => usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
+    if matches!(verb, Verb::Run | Verb::Exec) {
+        *termination = TerminationMessage::at(plan.termination_log.as_deref());
+    }
     match verb {
         Verb::Drain => wait_here(&plan, inherited, clock),
-        Verb::Health => health(&plan, args.live, inherited),
+        Verb::Health => health(&plan, inherited),
         Verb::Status => status(&plan, inherited),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
         Verb::Run | Verb::Exec if plan.command.is_empty() => {
             Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
         }
-        Verb::Run => supervise(&plan, &env, inherited, clock),
+        Verb::Run => supervise(&plan, &env, inherited, clock, termination),
         Verb::Exec => replace(&plan, &env, inherited, clock),
     }
 }
@@ -106,9 +113,9 @@ fn wait_here(plan: &Plan, inherited: &Inherited, clock: run::Clock) -> Result<u8
 }
 
 /// `lameduck health`: the answer is the exit code, and the reason a line.
-fn health(plan: &Plan, live: bool, inherited: &Inherited) -> Result<u8, Fatal> {
+fn health(plan: &Plan, inherited: &Inherited) -> Result<u8, Fatal> {
     inherited.let_end();
-    let path = if live { "/livez" } else { "/readyz" };
+    let path = if plan.outside.live { "/livez" } else { "/readyz" };
     let unhealthy = |message| Fatal { code: 1, message };
     match event_loop()?.block_on(client::ask(plan, path)) {
         Ok((200, body)) => Ok(print(&body)),
@@ -138,7 +145,13 @@ fn internal(what: &str, error: std::io::Error) -> Fatal {
 }
 
 /// Prepares, spawns, and stays until the end. Whatever can fail fails before the spawn.
-fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -> Result<u8, Fatal> {
+fn supervise(
+    plan: &Plan,
+    env: &Env,
+    inherited: &Inherited,
+    clock: run::Clock,
+    termination: &mut TerminationMessage,
+) -> Result<u8, Fatal> {
     log::install(plan.log_level, plan.log_format);
     let runtime = event_loop()?;
     let signals = open_signals(&runtime)?;
@@ -148,22 +161,24 @@ fn supervise(plan: &Plan, env: &Env, inherited: &Inherited, clock: run::Clock) -
         tracing::warn!(event = "warning", message = %format_args!("cannot become a subreaper: {error}; orphans are not reaped"));
     }
     let own = OwnConnections::default();
-    let mut admin = {
+    let mut endpoints = {
         let _inside = runtime.enter();
-        Admin::open(plan, &own)?
+        Endpoints::open(plan, &own)?
     };
-    let setup = match prepare(plan, env, &runtime, &signals, clock, admin.as_mut())? {
+    let setup = match prepare(plan, env, &runtime, &signals, clock, endpoints.as_mut())? {
         Start::Go(setup) => setup,
         Start::Stopped(code) => sys::exit(code),
     };
     let program = Program::new(plan, inherited, &setup);
     let pid = sys::child::spawn(&program.command(inherited, &setup)).map_err(|error| cannot_start(plan, error))?;
     run::announce(plan, pid);
+    let directory = sys::child::leave_directory();
     let probe = |probe: &Probe| {
         let argv: Vec<CString> = probe.words.iter().filter_map(|word| sys::child::c_string(OsStr::new(word))).collect();
-        sys::child::spawn_probe(&sys::child::Command { argv: &argv, ..program.command(inherited, &setup) })
+        let from = directory.as_deref();
+        sys::child::spawn_probe(&sys::child::Command { argv: &argv, from, ..program.command(inherited, &setup) })
     };
-    let outside = run::Outside { admin, own, probe: &probe };
+    let outside = run::Outside { endpoints, own, probe: &probe, termination };
     let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
     sys::child::take_terminal_back(pid);
     // What is left to tidy is the kernel's: whoever waits for us need not.
@@ -201,13 +216,13 @@ fn prepare(
     runtime: &tokio::runtime::Runtime,
     signals: &Signals,
     clock: run::Clock,
-    admin: Option<&mut Admin>,
+    endpoints: Option<&mut Endpoints>,
 ) -> Result<Start, Fatal> {
     let setup = prepare::setup(plan)?;
     prepare::render(plan, env)?;
     let mut stop = app::stops_before_start(plan, sys::signals::pending());
     if stop.is_none() && !plan.before.wait_for.is_empty() {
-        stop = runtime.block_on(wait_for::wait_for(plan, signals, clock, admin))?;
+        stop = runtime.block_on(wait_for::wait_for(plan, signals, clock, endpoints))?;
     }
     let Some(signal) = stop else { return Ok(Start::Go(setup)) };
     // A Ctrl-C is what a shell would say it was.
@@ -229,7 +244,7 @@ impl Program {
     }
 
     fn command<'a>(&'a self, inherited: &'a Inherited, setup: &'a Setup) -> sys::child::Command<'a> {
-        sys::child::Command { argv: &self.argv, environment: &self.environment, setup, inherited }
+        sys::child::Command { argv: &self.argv, environment: &self.environment, setup, inherited, from: None }
     }
 }
 
@@ -312,7 +327,7 @@ fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
     };
     Ok(Facts {
         terminal: sys::is_terminal(),
-        termination_log: fs::exists("/dev/termination-log").unwrap_or(false),
+        termination_log: fs::exists(termination::USUAL_PLACE).unwrap_or(false),
         cannot_signal_others: sys::child::cannot_signal_others(),
         podinfo_cpu: if sized { podinfo("cpu_request", "CPU request")? } else { None },
         podinfo_memory: if sized { podinfo("memory_limit", "memory limit")? } else { None },

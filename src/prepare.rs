@@ -1,15 +1,16 @@
 //! What must be done before the app exists, and may fail: templates, identity. Nothing is left half done.
 
 use std::ffi::CString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::core::identity::{self, Identity};
 use crate::core::template::{self, Fault};
 use crate::plan::{Env, Plan, Template, Values};
 use crate::sys::child::Setup;
+use crate::sys::files::{Draft, Place};
 use crate::{Fatal, exit};
 
 /// Of a directory these are rendered, and lose the suffix.
@@ -28,17 +29,20 @@ pub fn render(plan: &Plan, env: &Env) -> Result<(), Fatal> {
             written.push((to, rendered, metadata));
         }
     }
-    let mut ready: Vec<Draft> = Vec::new();
+    let mut places: Vec<(&PathBuf, Place, &Vec<u8>, &fs::Metadata)> = Vec::new();
     for (to, rendered, metadata) in &written {
-        let target = target(to, metadata).map_err(|error| unusable("write", to, &error))?;
-        if ready.iter().any(|draft| draft.to == target) {
+        let place = place(to, metadata).map_err(|error| unusable("write", to, &error))?;
+        if places.iter().any(|(_, other, ..)| other.is_same(&place)) {
             return Err(unusable("write", to, &io::Error::other("two templates would be written there")));
         }
-        ready.push(Draft::write(target, rendered, metadata).map_err(|error| unusable("write", to, &error))?);
+        places.push((to, place, rendered, metadata));
     }
-    for draft in ready {
-        let to = draft.to.clone();
-        draft.take_its_place().map_err(|error| unusable("write", &to, &error))?;
+    let mut ready = Vec::new();
+    for (to, place, rendered, metadata) in &places {
+        ready.push((to, draft(place, rendered, metadata).map_err(|error| unusable("write", to, &error))?));
+    }
+    for (to, draft) in ready {
+        draft.take_its_place().map_err(|error| unusable("write", to, &error))?;
     }
     Ok(())
 }
@@ -83,65 +87,25 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
     Ok((fs::read(path)?, metadata))
 }
 
-/// Where the file really is: a link is followed, not replaced, even if it leads to nothing yet.
-fn target(to: &Path, source: &fs::Metadata) -> io::Result<PathBuf> {
-    match fs::metadata(to) {
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("there is something that is not a plain file")),
-        Ok(metadata) if (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) => {
+/// Where the file really is.
+fn place(to: &Path, source: &fs::Metadata) -> io::Result<Place> {
+    let place = Place::find(to)?;
+    match place.present()? {
+        Some(file) if !file.is_plain => Err(io::Error::other("there is something that is not a plain file")),
+        Some(file) if (file.device, file.inode) == (source.dev(), source.ino()) => {
             Err(io::Error::other("that is the template itself"))
         }
-        Ok(_) => fs::canonicalize(to),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut place = to.to_owned();
-            // As long as the kernel follows.
-            for _ in 0..40 {
-                let directory =
-                    fs::canonicalize(place.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-                place = directory.join(place.file_name().ok_or(io::ErrorKind::IsADirectory)?);
-                match fs::read_link(&place) {
-                    Ok(next) => place = directory.join(next),
-                    Err(_) => return Ok(place),
-                }
-            }
-            Err(error)
-        }
-        Err(error) => Err(error),
+        Some(_) | None => Ok(place),
     }
 }
 
-/// A file beside its place, gone if it never takes it.
-struct Draft {
-    path: PathBuf,
-    to: PathBuf,
-}
-
-impl Draft {
-    fn write(to: PathBuf, text: &[u8], source: &fs::Metadata) -> io::Result<Draft> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(to.file_name().ok_or(io::ErrorKind::IsADirectory)?);
-        name.push(format!(".lameduck-{}", std::process::id()));
-        let path = to.with_file_name(name);
-        // A start that was killed, with the same pid, left it.
-        let _ = fs::remove_file(&path);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        let draft = Draft { path, to };
-        file.write_all(text)?;
-        // As cp -p does it: the owner where we may, the mode in any case, but no set-user-ID.
-        let _ = std::os::unix::fs::fchown(&file, Some(source.uid()), Some(source.gid()));
-        file.set_permissions(Permissions::from_mode(source.mode() & 0o777))?;
-        Ok(draft)
-    }
-
-    fn take_its_place(self) -> io::Result<()> {
-        fs::rename(&self.path, &self.to)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Once renamed it is not there any more.
-        let _ = fs::remove_file(&self.path);
-    }
+fn draft<'a>(place: &'a Place, text: &[u8], source: &fs::Metadata) -> io::Result<Draft<'a>> {
+    let (mut file, draft) = place.draft()?;
+    file.write_all(text)?;
+    // As cp -p does it: the owner where we may, the mode in any case, but no set-user-ID.
+    let _ = std::os::unix::fs::fchown(&file, Some(source.uid()), Some(source.gid()));
+    file.set_permissions(Permissions::from_mode(source.mode() & 0o777))?;
+    Ok(draft)
 }
 
 /// What the app's process does to itself before it becomes the app.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use crate::admin::{Admin, Message};
 use crate::app::{App, Meaning};
 use crate::core::shutdown::{Action, Because, Event, Machine, Phase};
 use crate::core::signals::Signal;
@@ -14,15 +13,19 @@ use crate::core::snapshot::{self, Snapshot, Stop};
 use crate::core::status::Story;
 use crate::core::time::{Show, Uptime};
 use crate::core::traffic::{Sample, Tally};
+use crate::endpoints::{Endpoints, Message, Now, Probe};
 use crate::log;
 use crate::plan::Plan;
-use crate::ready::Probe;
 use crate::sys;
 use crate::sys::signals::{Batch, Signals};
+use crate::termination::TerminationMessage;
 use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
 
 /// While others are waited for that no signal announces.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Served between two full batches of signals.
+const MOST_MESSAGES: usize = 16;
 
 /// The clock, begun when lameduck was.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +51,10 @@ impl Clock {
 
 /// What woke the loop.
 enum Woken {
-    Asked(Message),
     Deadline,
     Ends,
     Look,
+    Message(Message),
     Signals(Batch),
 }
 
@@ -77,8 +80,9 @@ struct Loop<'a> {
 
 /// Who asks from outside, and what is needed to answer.
 pub struct Outside<'a> {
-    pub admin: Option<Admin>,
+    pub endpoints: Option<Endpoints>,
     pub own: OwnConnections,
+    pub termination: &'a mut TerminationMessage,
     /// Starts the command that says whether the app is ready.
     pub probe: &'a dyn Fn(&Probe) -> std::io::Result<i32>,
 }
@@ -102,8 +106,8 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
         reaped: 0,
         signals: BTreeMap::new(),
     };
-    if let Some(admin) = &mut this.outside.admin {
-        admin.readiness().started();
+    if let Some(endpoints) = &mut this.outside.endpoints {
+        endpoints.started();
     }
     // Who died while others were waited for was announced then.
     this.reap();
@@ -124,9 +128,21 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
             () = clock.until(this.machine.deadline()) => Woken::Deadline,
             () = clock.until(this.look_at) => Woken::Look,
             () = ended(this.traffic.as_ref()) => Woken::Ends,
-            message = asked(this.outside.admin.as_mut()) => Woken::Asked(message),
+            message = message(this.outside.endpoints.as_mut()) => Woken::Message(message),
         };
+        let storm = matches!(&woken, Woken::Signals(batch) if batch.is_full());
         this.wake(woken);
+        if storm {
+            // Signals come first, but one after the other they must not keep everybody else waiting.
+            tokio::task::yield_now().await;
+            for _ in 0..MOST_MESSAGES {
+                tokio::select! {
+                    biased;
+                    message = message(this.outside.endpoints.as_mut()) => this.wake(Woken::Message(message)),
+                    () = std::future::ready(()) => break,
+                }
+            }
+        }
     }
 }
 
@@ -137,9 +153,9 @@ pub async fn ended(traffic: Option<&Traffic>) {
     }
 }
 
-pub async fn asked(admin: Option<&mut Admin>) -> Message {
-    match admin {
-        Some(admin) => admin.next().await,
+pub async fn message(endpoints: Option<&mut Endpoints>) -> Message {
+    match endpoints {
+        Some(endpoints) => endpoints.next().await,
         None => std::future::pending().await,
     }
 }
@@ -148,12 +164,11 @@ impl Loop<'_> {
     /// While the app serves nothing else can happen: then one system call waits, and the event loop's own cost is saved.
     fn waits_for_signals_only(&self) -> bool {
         let asleep = self.machine.deadline().is_none() && self.look_at.is_none() && self.traffic.is_none();
-        asleep && self.outside.admin.is_none()
+        asleep && self.outside.endpoints.is_none()
     }
 
     fn wake(&mut self, woken: Woken) {
         match woken {
-            Woken::Asked(message) => self.answer(message),
             Woken::Deadline => self.feed(Event::Wake),
             Woken::Ends => {
                 let now = self.clock.now();
@@ -162,6 +177,7 @@ impl Loop<'_> {
                 }
             }
             Woken::Look => self.look(),
+            Woken::Message(message) => self.hear(message),
             Woken::Signals(signals) => {
                 signals.iter().for_each(|signal| self.signal(signal));
                 self.keep_time();
@@ -180,21 +196,20 @@ impl Loop<'_> {
         }
     }
 
-    fn answer(&mut self, message: Message) {
+    fn hear(&mut self, message: Message) {
+        let time = self.clock.now();
         // Each question to the app is one of these.
-        self.outside.own.forget(self.clock.now());
-        let Some(mut admin) = self.outside.admin.take() else { return };
-        let probe = admin.on(self.clock.now(), message, self.plan, self.traffic.is_some(), || self.snapshot());
-        if let Some(probe) = probe {
-            let pid = (self.outside.probe)(&probe);
-            admin.readiness().probing(pid);
+        self.outside.own.forget(time);
+        let Some(mut endpoints) = self.outside.endpoints.take() else { return };
+        let now = Now { time, phase: self.machine.phase(), main: self.app.main(), watched: self.traffic.is_some() };
+        if let Some(probe) = endpoints.on(now, message, || self.snapshot()) {
+            endpoints.probing(self.clock.now(), (self.outside.probe)(&probe));
         }
-        self.outside.admin = Some(admin).filter(Admin::is_needed);
+        self.outside.endpoints = Some(endpoints).filter(Endpoints::is_needed);
     }
 
     fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
-        let target = self.app.target();
         let last = self.traffic.as_ref().and_then(Traffic::last);
         let stop = self.machine.stopped_at().map(|at| Stop {
             signal: self.began,
@@ -207,8 +222,6 @@ impl Loop<'_> {
             phase: self.machine.phase(),
             since: self.machine.entered().last().map_or(now.0, |(_, at)| now.since(*at)),
             pid: self.app.main(),
-            target: target.map(|target| target.pid),
-            server: target.and_then(|target| target.server).map(|server| server.name),
             stop,
             traffic: snapshot::Traffic {
                 source: self.traffic.as_ref().map_or("none", Traffic::source),
@@ -265,11 +278,12 @@ impl Loop<'_> {
     }
 
     fn reap(&mut self) {
-        let (count, admin) = (&mut self.reaped, &mut self.outside.admin);
+        let now = self.clock.now();
+        let (count, endpoints) = (&mut self.reaped, &mut self.outside.endpoints);
         let reaped = self.app.reap(|pid, ended| {
             *count += 1;
-            if let Some(admin) = admin {
-                admin.readiness().reaped(pid, ended);
+            if let Some(endpoints) = endpoints {
+                endpoints.reaped(now, pid, ended);
             }
         });
         if let Some(ended) = reaped.main {
@@ -361,8 +375,8 @@ impl Loop<'_> {
             killed_by = %Show(timing.until_kill()),
             grace_period = %Show(timing.grace),
         );
-        if let Some(admin) = &mut self.outside.admin {
-            admin.readiness().stopped();
+        if let Some(endpoints) = &mut self.outside.endpoints {
+            endpoints.stopped();
         }
         let own = std::mem::take(&mut self.outside.own);
         let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants), own);
@@ -433,7 +447,18 @@ impl Loop<'_> {
             return;
         }
         self.shown = phase;
-        let after = self.machine.stopped_at().map_or(String::new(), |stop| Show(now.since(stop)).to_string());
+        let since_stop = self.machine.stopped_at().map(|stop| now.since(stop));
+        if let (Some(after), Some(signal)) = (since_stop, self.began)
+            && phase != Phase::Done
+        {
+            // The last word, if we are killed before the end.
+            let (name, grace) = (phase.name(), Show(self.plan.timing.grace));
+            self.outside.termination.write_meanwhile(&format!(
+                "lameduck: killed from outside, {name} since {} after {signal}; its grace period is {grace} (--grace-period)",
+                Show(after)
+            ));
+        }
+        let after = since_stop.map_or(String::new(), |after| Show(after).to_string());
         match phase {
             Phase::Draining => {
                 let sample = self.traffic.as_ref().and_then(Traffic::last).cloned().unwrap_or_default();
@@ -487,11 +512,7 @@ impl Loop<'_> {
             cut_on = story.cut_on.join(","),
             last_accept = story.last_accept.map_or(String::new(), |after| Show(after).to_string()),
         );
-        if let Some(path) = &self.plan.termination_log
-            && let Err(error) = sys::write_message(path, &log::masked(&story.line()))
-        {
-            warn!(event = "warning", message = %format_args!("cannot write the termination message to {}: {error}", path.display()));
-        }
+        self.outside.termination.write(&story.to_string());
     }
 }
 
@@ -533,6 +554,7 @@ pub fn announce(plan: &Plan, pid: i32) {
         command = command.join(" "),
         server = plan.server.map_or("", |server| server.name),
         grace_period = %Show(plan.timing.grace),
+        grace_period_from = %plan.grace_from,
         cpu = plan.size.cpu.as_ref().map_or(String::new(), |cpu| cpu.millicores.to_string()),
         cpu_from = plan.size.cpu.as_ref().map_or("", |cpu| cpu.from.as_str()),
         memory = plan.size.memory,

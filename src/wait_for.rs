@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::info;
 
-use crate::admin::Admin;
+use crate::core::shutdown::Phase;
 use crate::core::signals::{Signal, SignalSet};
 use crate::core::time::Show;
 use crate::core::url::Target;
+use crate::endpoints::{Endpoints, Now};
 use crate::plan::Plan;
 use crate::run::{self, Clock};
 use crate::sys::signals::Signals;
@@ -32,7 +33,7 @@ pub async fn wait_for(
     plan: &Plan,
     signals: &Signals,
     clock: Clock,
-    mut admin: Option<&mut Admin>,
+    mut endpoints: Option<&mut Endpoints>,
 ) -> Result<Option<Signal>, Fatal> {
     let targets = &plan.before.wait_for;
     let (sender, mut progress) = unbounded_channel();
@@ -70,11 +71,11 @@ pub async fn wait_for(
                     missing.iter_mut().filter(|(other, _)| *other == index).for_each(|(_, last)| last.clone_from(&why));
                 }
             },
-            message = run::asked(admin.as_deref_mut()) => {
-                let now = clock.now();
-                if let Some(admin) = &mut admin {
+            message = run::message(endpoints.as_deref_mut()) => {
+                let now = Now { time: clock.now(), phase: Phase::Serving, main: None, watched: false };
+                if let Some(endpoints) = &mut endpoints {
                     // Nothing runs yet that could be asked by a command.
-                    admin.on(now, message, plan, false, || run::unstarted(plan, now));
+                    endpoints.on(now, message, || run::unstarted(plan, now.time));
                 }
             }
             () = clock.until(Some(deadline)) => {

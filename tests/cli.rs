@@ -39,7 +39,7 @@ fn bad_input_is_refused_with_one_line() {
         (
             &["--delay", "20s", "--stop-timeout", "9s"],
             &[],
-            "delay 20s (--delay) + stop timeout 9s (--stop-timeout) + margin 2s > grace period 30s",
+            "delay 20s (--delay) + stop timeout 9s (--stop-timeout) + margin 1s > grace period 10s (default: Docker, podman and Compose kill after 10s)",
         ),
         (&["--workers-min", "3", "--workers-max", "2"], &[], "--workers-min 3 > --workers-max 2"),
     ] {
@@ -54,6 +54,20 @@ fn bad_input_is_refused_with_one_line() {
             "{arguments:?}: {error}"
         );
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+/// Whoever stops the container kills it then; the start event says what was taken.
+#[test]
+fn the_default_grace_period_is_what_the_platform_gives() {
+    for (options, variables, said) in [
+        (&[][..], &[][..], "grace_period=10s grace_period_from=\"default: Docker, podman and Compose kill after 10s\""),
+        (&[], &[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], "grace_period=30s grace_period_from=\"default: Kubernetes' own\""),
+        (&["--grace-period", "20s"], &[], "grace_period=20s grace_period_from=--grace-period"),
+    ] {
+        let error = text(&lameduck(&[options, &["--", "true"]].concat(), variables).stderr);
+        assert!(error.lines().next().is_some_and(|line| line.contains(said)), "{error}");
+        assert!(!error.contains(" warn "), "{error}");
     }
 }
 

@@ -8,9 +8,6 @@ use super::signals::Signal;
 use super::time::{Show, Uptime};
 use super::traffic::Tally;
 
-/// The kubelet keeps this much of a termination message.
-const TERMINATION_MESSAGE_BYTES: usize = 4096;
-
 /// How it ended.
 #[derive(Clone, Debug)]
 pub struct Story {
@@ -65,15 +62,6 @@ impl Story {
             Some(Ended::Signal(Signal::KILL)) if self.killed => "the app had to be killed".to_owned(),
             Some(Ended::Signal(signal)) => format!("the app died of {signal}"),
         }
-    }
-
-    /// The one line for the termination message.
-    pub fn line(&self) -> String {
-        let mut line = self.to_string();
-        while line.len() > TERMINATION_MESSAGE_BYTES - 1 {
-            line.pop();
-        }
-        line
     }
 }
 

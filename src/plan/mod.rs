@@ -8,6 +8,7 @@ mod size;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::spelling;
 use crate::core::time::{Show, parse_duration};
 use crate::core::traffic::verdict::Rules;
+use crate::termination::USUAL_PLACE;
 pub use before::{Before, Template, Values};
 pub use outside::{Outside, Ready, WarmUp};
 pub use size::{CpuSource, Size};
@@ -73,7 +75,7 @@ impl Env {
 pub struct Facts {
     /// stdin, stdout or stderr is a terminal.
     pub terminal: bool,
-    /// `/dev/termination-log` is there.
+    /// The usual place of the termination message is there.
     pub termination_log: bool,
     /// Root without CAP_KILL, able to run the app as somebody else.
     pub cannot_signal_others: bool,
@@ -130,6 +132,8 @@ pub struct Plan {
     /// Recognised by the command's words; what then runs may be another.
     pub server: Option<&'static Server>,
     pub timing: Timing,
+    /// Where the grace period came from.
+    pub grace_from: Source,
     pub rules: Rules,
     pub ports: Vec<u16>,
     /// `--in-flight`.
@@ -147,7 +151,7 @@ pub struct Plan {
     pub size: Size,
     pub before: Before,
     pub outside: Outside,
-    pub termination_log: Option<OsString>,
+    pub termination_log: Option<PathBuf>,
     pub log_level: tracing::Level,
     pub log_format: Format,
     pub settings: Vec<Setting>,
@@ -255,9 +259,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let server = servers::recognise(&words);
 
-    // Whoever becomes the app does not stop it.
-    let may_be_docker = !in_kubernetes && !matches!(verb, Verb::Exec | Verb::Health | Verb::Status);
-    let timing = timing(&mut reader, args, may_be_docker, &mut warnings)?;
+    let (timing, grace_from) = timing(&mut reader, args, in_kubernetes)?;
     let rules = rules(&mut reader, args, timing.idle_after)?;
     let ports = reader.list("port", &args.port, "port", |text| match text.parse::<u16>() {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
@@ -306,9 +308,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     let termination_log = match reader.given("termination-log", args.termination_log.as_deref())? {
         Some(given) => {
             reader.show("termination-log", &given.text, given.source);
-            Some(OsString::from(given.text))
+            Some(PathBuf::from(given.text))
         }
-        None if facts.termination_log => Some("/dev/termination-log".into()),
+        None if facts.termination_log => Some(USUAL_PLACE.into()),
         None => None,
     };
     let log_level = log_level(&mut reader, args, verb)?;
@@ -331,6 +333,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         command,
         server,
         timing,
+        grace_from,
         rules,
         ports,
         in_flight,
@@ -354,19 +357,15 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
 }
 
 /// One budget: lame duck + drain ≤ grace − stop-timeout − margin. What was asked for must fit; defaults shrink.
-fn timing(reader: &mut Reader<'_>, args: &Args, may_be_docker: bool, warnings: &mut Vec<String>) -> Result<Timing> {
+/// Returns where the grace period came from, too.
+fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(Timing, Source)> {
     const SHORTEST: Duration = Duration::from_secs(1);
     let grace_given = reader.duration("grace-period", &args.grace_period)?;
     let delay_given = reader.duration("delay", &args.delay)?;
     let stop_given = reader.duration("stop-timeout", &args.stop_timeout)?;
-    let (grace, grace_source) = grace_given.unwrap_or_else(|| {
-        if may_be_docker {
-            warnings.push(
-                "no grace period was given, and this is not Kubernetes: 30s is assumed, but Docker kills after 10s (docker stop -t, stop_grace_period); set --grace-period to the same"
-                    .to_owned(),
-            );
-        }
-        (Duration::from_secs(30), Source::Default("Kubernetes' own"))
+    let (grace, grace_source) = grace_given.unwrap_or(match in_kubernetes {
+        true => (Duration::from_secs(30), Source::Default("Kubernetes' own")),
+        false => (Duration::from_secs(10), Source::Default("Docker, podman and Compose kill after 10s")),
     });
     if grace < SHORTEST {
         return Err(Refused::Usage(format!(
@@ -425,14 +424,14 @@ fn timing(reader: &mut Reader<'_>, args: &Args, may_be_docker: bool, warnings: &
             (drain, given.source)
         }
     };
-    reader.show("grace-period", Show(grace), grace_source);
+    reader.show("grace-period", Show(grace), grace_source.clone());
     reader.show("delay", Show(delay), delay_source);
     reader.show("quiet-period", Show(quiet), quiet_source);
     reader.show("stop-timeout", Show(stop_timeout), stop_source);
     reader.show("margin", Show(margin), Source::Default("a tenth of the grace period, 500ms to 2s"));
     reader.show("drain", drain_name(drain), drain_source);
     reader.show("idle-after", Show(idle_after), idle_source);
-    Ok(Timing { grace, delay, delay_given: is_given, quiet, stop_timeout, idle_after, drain })
+    Ok((Timing { grace, delay, delay_given: is_given, quiet, stop_timeout, idle_after, drain }, grace_source))
 }
 
 fn stop_names(server: &Server) -> String {
@@ -586,7 +585,10 @@ mod tests {
 
     #[test]
     fn defaults_shrink_to_fit() {
+        let kubernetes = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
         let t = made(&["x"], &[]).unwrap().timing;
+        assert_eq!((t.grace, t.until_kill()), (10 * S, 9 * S), "as docker stop");
+        let t = made(&["x"], &kubernetes).unwrap().timing;
         assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_told(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
         let t = made(&["--grace-period", "5s", "x"], &[]).unwrap().timing;
         assert_eq!(Timing::margin(t.grace), S / 2);
@@ -601,7 +603,8 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_and_does_not_fit_is_refused_with_the_arithmetic() {
-        let error = refused(&["--delay", "15s", "--stop-timeout", "14s", "x"], &[]);
+        let kubernetes = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
+        let error = refused(&["--delay", "15s", "--stop-timeout", "14s", "x"], &kubernetes);
         assert!(
             error.contains("delay 15s (--delay) + stop timeout 14s (--stop-timeout) + margin 2s > grace period 30s"),
             "{error}"
@@ -609,7 +612,9 @@ mod tests {
         let error = refused(&["--grace-period", "20s", "x"], &[("LAMEDUCK_DELAY", "19s")]);
         assert!(error.contains("delay 19s (LAMEDUCK_DELAY) + margin 2s > grace period 20s (--grace-period)"), "{error}");
         refused(&["--grace-period", "0", "x"], &[]);
-        made(&["--delay", "14s", "--stop-timeout", "14s", "x"], &[]).unwrap();
+        made(&["--delay", "14s", "--stop-timeout", "14s", "x"], &kubernetes).unwrap();
+        let error = refused(&["--delay", "9500ms", "x"], &[]);
+        assert!(error.contains("grace period 10s (default: Docker, podman and Compose kill after 10s)"), "{error}");
     }
 
     #[test]
@@ -617,7 +622,7 @@ mod tests {
         let delay = |options: &[&str], variables: &[(&str, &str)]| made(options, variables).unwrap().timing.delay;
         assert_eq!(delay(&["--delay", "1s", "x"], &[("LAMEDUCK_DELAY", "2s")]), S);
         assert_eq!(delay(&["x"], &[("LAMEDUCK_DELAY", "2s")]), 2 * S);
-        assert_eq!(delay(&["x"], &[("LAMEDUCK_DELAY", "")]), 5 * S);
+        assert_eq!(delay(&["--grace-period", "30s", "x"], &[("LAMEDUCK_DELAY", "")]), 5 * S);
         let plan =
             made(&["x"], &[("LAMEDUCK_PORT", "80, 8080"), ("LAMEDUCK_GROUP", "true"), ("LAMEDUCK_SUCCESS_CODE", "3,4")]).unwrap();
         assert_eq!((plan.ports, plan.group, plan.success), (vec![80, 8080], true, vec![3, 4]));
@@ -693,7 +698,5 @@ mod tests {
         assert_eq!(named.ports, [80], "a setting beside it");
         let typed = made(&["x"], &[("LAMEDUCK_PORTS", "80"), ("KUBERNETES_SERVICE_HOST", "x")]).unwrap().warnings;
         assert!(typed[0].contains("did you mean LAMEDUCK_PORT?"), "{typed:?}");
-        let docker = made(&["x"], &[]).unwrap().warnings;
-        assert!(docker.len() == 1 && docker[0].contains("Docker"), "{docker:?}");
     }
 }

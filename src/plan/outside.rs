@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Reader, Refused, Result};
+use super::{Reader, Refused, Result, flag};
 use crate::cli::{Args, Verb};
 use crate::core::url::{self, Target, Url};
 
@@ -17,6 +17,8 @@ pub struct Outside {
     pub warm_up: Option<WarmUp>,
     /// `/readyz` says how the app is while lame duck, too.
     pub pass_on_stop: bool,
+    /// For `lameduck health`: whether it is alive instead of ready.
+    pub live: bool,
 }
 
 /// How `/readyz` asks the app.
@@ -63,6 +65,7 @@ pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<Outsi
     if args.live && verb != Verb::Health {
         return Err(Refused::Usage("cannot use --live: it belongs to lameduck health; write health before it".to_owned()));
     }
+    outside.live = verb == Verb::Health && flag(reader, "live", args.live)?;
     Ok(outside)
 }
 

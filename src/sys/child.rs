@@ -84,6 +84,8 @@ pub struct Command<'a> {
     pub environment: &'a [CString],
     pub setup: &'a Setup,
     pub inherited: &'a Inherited,
+    /// Where it starts from, if that is no longer our own directory.
+    pub from: Option<&'a CStr>,
 }
 
 /// Becomes the command in place of ourselves: returns only if that fails.
@@ -131,6 +133,13 @@ pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
             }
         }
     }
+}
+
+/// Leaves our directory, so that no mount is pinned by it, and returns which it was: what is started later starts from there.
+pub fn leave_directory() -> Option<CString> {
+    let directory = nix::unistd::getcwd().ok().and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
+    let _ = nix::unistd::chdir("/");
+    directory
 }
 
 /// Starts a command that only its exit code is asked of: in a group of its own, with nothing to read or write.
@@ -251,8 +260,8 @@ fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
 
 /// Returns only if something failed. Allocates and frees nothing: in the child other threads' locks may be held for ever.
 fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
-    let Command { inherited, setup, .. } = command;
-    if let Err(failed) = set_up(setup) {
+    let Command { inherited, setup, from, .. } = command;
+    if let Err(failed) = set_up(setup, *from) {
         return failed;
     }
     for fd in &inherited.closed {
@@ -277,7 +286,7 @@ use libc::{SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setre
 
 /// Limits before privileges go, the directory after: it must be the user's to enter. The raw calls for identity: the C library's
 /// would ask all threads to follow, by signals that are blocked here.
-fn set_up(setup: &Setup) -> Result<(), Failed> {
+fn set_up(setup: &Setup, from: Option<&CStr>) -> Result<(), Failed> {
     let done = |step: Step, result: i64| if result == -1 { Err(Failed::last(step)) } else { Ok(()) };
     // SAFETY: plain system calls; what they point to outlives them.
     unsafe {
@@ -304,7 +313,7 @@ fn set_up(setup: &Setup) -> Result<(), Failed> {
             done(Step::User, libc::syscall(SETRESGID, *gid, *gid, *gid) as i64)?;
             done(Step::User, libc::syscall(SETRESUID, *uid, *uid, *uid) as i64)?;
         }
-        if let Some(directory) = &setup.directory {
+        for directory in [from, setup.directory.as_deref()].into_iter().flatten() {
             done(Step::Directory, libc::chdir(directory.as_ptr()).into())?;
         }
     }

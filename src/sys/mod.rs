@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod child;
+pub mod files;
 pub mod inherited;
 pub mod netlink;
 pub mod proc;
@@ -13,10 +14,7 @@ pub mod sock_diag;
 pub mod stderr;
 pub mod unix_diag;
 
-use std::ffi::OsStr;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::time::Duration;
 
 /// -1 as the error it stands for.
@@ -82,13 +80,6 @@ pub fn kernel_release() -> Option<String> {
 pub fn exit(code: u8) -> ! {
     // SAFETY: ends every thread, and there is one.
     unsafe { libc::_exit(code.into()) }
-}
-
-/// Replaces what is in the file, without waiting for a reader should it be a pipe.
-pub fn write_message(path: &OsStr, message: &str) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    file.write_all(message.as_bytes())
 }
 
 /// What this thread has spent on a CPU.

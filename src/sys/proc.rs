@@ -76,6 +76,24 @@ pub fn parse_stat(text: &str) -> Option<Process> {
     Some(Process { pid, parent, state, threads, started: fields.nth(1)?.parse().ok()? })
 }
 
+/// The children of a process that live, one after the other. Where the kernel does not list them, all processes are looked through.
+pub fn children(parent: i32) -> impl Iterator<Item = Process> {
+    let listed = if is_ours() { list_children(parent) } else { Some(Vec::new()) };
+    let others = if listed.is_none() { processes() } else { Vec::new() };
+    let listed = listed.into_iter().flatten().filter_map(process);
+    listed.chain(others).filter(move |process| process.parent == parent && !process.is_dead())
+}
+
+/// Those of all its threads. None: not to be had (a kernel without CONFIG_PROC_CHILDREN).
+fn list_children(parent: i32) -> Option<Vec<i32>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
+        let list = fs::read_to_string(thread.path().join("children")).ok()?;
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    Some(children)
+}
+
 /// All that descend from `ancestor`, itself left out.
 pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     let mut family = HashSet::from([ancestor]);
@@ -236,14 +254,16 @@ fn socket_inode(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The UDP sockets of servers, inode and port: they would take a datagram from anyone, and somebody chose their port. Clients get one of
-/// the range that the kernel gives out (syslog, statsd, DNS).
+/// The UDP sockets of servers, inode and port: they would take a datagram from anyone, and somebody chose where. A client (syslog, statsd,
+/// DNS) is bound by the kernel, to any address and a port of the range that it gives out.
 pub fn udp_listeners() -> Vec<(u64, u16)> {
     let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let given_out = parse_port_range(&range);
-    let listeners = tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp));
-    listeners.filter(|(_, port)| given_out.as_ref().is_none_or(|range| !range.contains(port))).collect()
+    let is_given_out = |port: &u16| given_out.as_ref().is_some_and(|range| range.contains(port));
+    let sockets = tables.iter().flat_map(|table| table.lines().skip(1).filter_map(parse_udp));
+    let servers = sockets.filter(|(_, address, port)| !(address.is_unspecified() && is_given_out(port)));
+    servers.map(|(inode, _, port)| (inode, port)).collect()
 }
 
 pub fn parse_port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
@@ -251,11 +271,12 @@ pub fn parse_port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
-pub fn parse_udp(line: &str) -> Option<(u64, u16)> {
+/// Inode, address and port of a socket that is not connected.
+pub fn parse_udp(line: &str) -> Option<(u64, IpAddr, u16)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, remote, _, _, _, _, _, _, inode, ..] = fields[..] else { return None };
-    let (_, port) = parse_end(local)?;
-    (parse_end(remote)?.1 == 0).then_some((inode.parse().ok()?, port))
+    let (address, port) = parse_end(local)?;
+    (parse_end(remote)?.1 == 0).then_some((inode.parse().ok()?, address, port))
 }
 
 /// Whether each of these sockets is in some table: where the tables do not show a listener, it is none.
@@ -525,7 +546,7 @@ mod tests {
         let netlink = "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode\n0 0 7 0 0 0 0 2 1 4\n0 4 7 00000005 0 0 0 2 186 9\n";
         assert_eq!((parse_netlink_drops(netlink, 7), parse_netlink_drops(netlink, 8)), (Some(186), None));
         let udp = "  12: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4321 2 0 0";
-        assert_eq!(parse_udp(udp), Some((4321, 53)));
+        assert_eq!(parse_udp(udp), Some((4321, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 53)));
         assert_eq!(parse_udp(&udp.replace("00000000:0000 07", "0100007F:0016 01")), None, "connected: from one peer only");
         assert_eq!((parse_written("rchar: 5\nwchar: 77\nsyscr: 1\n"), parse_written("")), (Some(77), None));
         assert_eq!((parse_port_range("32768\t60999\n"), parse_port_range("")), (Some(32768..=60999), None));

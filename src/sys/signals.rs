@@ -97,6 +97,11 @@ impl Batch {
     pub fn iter(&self) -> impl Iterator<Item = Signal> {
         self.0.iter().flatten().copied()
     }
+
+    /// There may be more.
+    pub fn is_full(&self) -> bool {
+        self.0.iter().all(Option::is_some)
+    }
 }
 
 /// What waits to be delivered.

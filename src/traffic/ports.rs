@@ -218,8 +218,7 @@ impl Ports {
             return;
         }
         let mut numbers = self.held_numbers();
-        let is_alone = holders.is_alone(&self.listeners);
-        let mut listens = !numbers.is_empty() || !names(&holders, unix, is_alone).is_empty() || !self.udp.is_empty();
+        let mut listens = !numbers.is_empty() || !names(&holders, unix).is_empty() || !self.udp.is_empty();
         if !listens {
             // What is seen may be no more than a shell in front of the app.
             let hides = proc::may_hide_processes() || self.hides_a_listener(tables);
@@ -370,26 +369,23 @@ impl Ports {
     }
 }
 
-/// The names of the unix sockets that the app listens on, those left out that nobody but the app can reach.
-pub fn names(holders: &Holders, sockets: &[UnixSocket], is_alone: bool) -> HashSet<Vec<u8>> {
+/// The names of the unix sockets that the app listens on, those left out that nobody but the app can know or reach.
+pub fn names(holders: &Holders, sockets: &[UnixSocket]) -> HashSet<Vec<u8>> {
     let is_app = |socket: &&UnixSocket| socket.listens && holders.app.contains(&socket.inode.into());
-    sockets
-        .iter()
-        .filter(is_app)
-        .filter(|socket| is_reachable(&socket.name, is_alone))
-        .map(|socket| socket.name.clone())
-        .collect()
+    sockets.iter().filter(is_app).filter(|socket| !is_private(&socket.name)).map(|socket| socket.name.clone()).collect()
 }
 
-/// An abstract name is seen in its network namespace. A path in a directory that only its owner may enter, on the file system of the
-/// container's root, is the app's own: what containers share is mounted. So Python's multiprocessing listens, for instance.
-fn is_reachable(name: &[u8], is_alone: bool) -> bool {
-    if name.first() == Some(&0) {
-        return !is_alone;
+/// A name as Python's multiprocessing makes it, by its process's number. Or a path in a directory that only its owner may enter, on the
+/// file system of the container's root: what containers share is mounted.
+fn is_private(name: &[u8]) -> bool {
+    if let Some(name) = name.strip_prefix(b"\0") {
+        let numbers = str::from_utf8(name).ok().and_then(|name| name.strip_prefix("listener-")?.split_once('-'));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        return numbers.is_some_and(|(process, count)| is_number(process) && is_number(count));
     }
     let place = Path::new(std::ffi::OsStr::from_bytes(name)).parent().and_then(|directory| fs::metadata(directory).ok());
-    let (Some(place), Ok(root)) = (place, fs::metadata("/")) else { return true };
-    place.mode() & 0o077 != 0 || place.dev() != root.dev()
+    let (Some(place), Ok(root)) = (place, fs::metadata("/")) else { return false };
+    place.mode() & 0o077 == 0 && place.dev() == root.dev()
 }
 
 fn holders(family: Family) -> Holders {

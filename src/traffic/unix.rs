@@ -25,8 +25,7 @@ pub struct Unix {
 impl Unix {
     /// None: the app listens on no unix socket.
     pub fn new(ports: &mut Ports, sockets: &[UnixSocket]) -> Option<Unix> {
-        let is_alone = ports.is_alone();
-        let names = ports::names(ports.holders(), sockets, is_alone);
+        let names = ports::names(ports.holders(), sockets);
         if names.is_empty() { None } else { Some(Unix { names, internal: HashMap::new() }) }
     }
 

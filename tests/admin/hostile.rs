@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Pid1, eventually, in_own_network};
-use crate::{ADMIN, Client, TERM, field, get, get_from, seconds, start};
+use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network};
+use crate::{ADMIN, Client, TERM, USR1, field, get, get_from, seconds, start};
 
 const WINCH: i32 = 28;
 /// All that PID 1 may ever have in memory.
@@ -206,6 +206,69 @@ fn an_honest_client_among_silent_ones() {
         last.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
         last.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    });
+}
+
+/// Nor is one that waits for its answer closed in favour of those that have asked nothing.
+#[test]
+fn a_slow_answer_among_silent_clients() {
+    in_own_network(|| {
+        let mut init = start(&["--ready", "http://127.0.0.1:8080/gate"], &[]);
+        init.app_line("ready");
+        let mut honest = Client::open(ADMIN).unwrap();
+        honest.send("GET /readyz HTTP/1.1\r\n\r\n").unwrap();
+        init.app_line("asked /gate");
+        let held: Vec<TcpStream> = (0..300).map(|_| connect().unwrap()).collect();
+        // The last one was taken: so were all before it.
+        drop(held.last().unwrap().try_clone().unwrap().write_all(b"GET /livez HTTP/1.0\r\n\r\n"));
+        assert!(held.last().unwrap().read(&mut [0]).unwrap() > 0);
+        init.signal(USR1);
+        assert_eq!(honest.answer(false).unwrap().expect("an answer").line(), (200, "ready"));
+    });
+}
+
+/// Real-time signals queue, and are served first: but not alone.
+#[test]
+fn a_storm_of_signals_from_the_app_starves_nobody() {
+    in_own_network(|| {
+        let app = "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, [36]); [os.fork() for _ in range(2)]; os.write(1, b'ready\\n')
+while True: os.kill(1, 36)";
+        let mut init = Pid1::start(&[LAMEDUCK, "--admin", ADMIN, "--delay", "500ms", "--", PYTHON, "-c", app]);
+        init.app_line("ready");
+        for path in ["/livez", "/status", "/readyz"] {
+            let mut client = Client::open(ADMIN).unwrap();
+            client.0.get_ref().set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            client.send(&crate::probe(path)).unwrap();
+            assert!(client.answer(false).is_ok_and(|answer| answer.is_some()), "{path}");
+        }
+        init.signal(TERM);
+        init.line(" stopping ");
+        init.exit();
+    });
+}
+
+/// A file of /proc may not answer, as one that waits for the memory of a process in trouble: here it is a pipe that nobody writes to. Looks
+/// that hang are given up, and a question that needs no look is answered without one.
+#[test]
+fn a_look_that_hangs_is_given_up() {
+    in_own_network(|| {
+        let pipe = std::env::temp_dir().join(format!("lameduck-pipe-{}", std::process::id()));
+        let app = format!("mkfifo {0}; sleep 1000 & mount --bind {0} /proc/$!/stat; rm {0}; echo ready; wait", pipe.display());
+        let mut init = Pid1::start(&[LAMEDUCK, "--admin", ADMIN, "--ready", "exec:true", "--", "sh", "-c", &app]);
+        init.app_line("ready");
+        let begun = Instant::now();
+        assert_eq!(get("/readyz").status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        for _ in 0..4 {
+            let page = get("/metrics").body;
+            assert!(page.contains("\nlameduck_reaped_total ") && !page.contains("\nlameduck_app_processes "), "{page}");
+        }
+        assert!(begun.elapsed() > Duration::from_secs(3), "nothing hangs: {:?}", begun.elapsed());
+        // The loop's, and those that hang.
+        let threads = fs::read_dir(format!("/proc/{}/task", init.pid)).unwrap().count();
+        assert!(threads <= 3, "{threads} threads");
+        assert_eq!(get("/livez").status, 200);
+        init.signal(9);
     });
 }
 

@@ -1,6 +1,7 @@
 //! `/readyz` asks the app when it is asked; warm-up before, and what it says while lame duck.
 
 use std::thread;
+use std::time::Duration;
 
 use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network, script};
 use crate::{ADMIN, APP, Client, HUP, TERM, USR1, USR2, field, get, get_from, probe, run, seconds, start};
@@ -20,6 +21,11 @@ fn unready(reason: &str) {
     assert_eq!(ready(), (503, reason.to_owned()));
 }
 
+/// A verdict counts for a quarter of a second: what has changed shows after it.
+fn becomes(status: u16, reason: &str) {
+    eventually(reason, || (ready() == (status, reason.to_owned())).then_some(()));
+}
+
 #[test]
 fn starting_until_the_app_listens() {
     in_own_network(|| {
@@ -29,7 +35,7 @@ fn starting_until_the_app_listens() {
         unready("starting: the app does not listen");
         init.signal(HUP);
         init.app_line("ready");
-        assert_eq!(ready(), (200, "ready".to_owned()));
+        becomes(200, "ready");
         init.line(" info ready");
         assert!(is_ready());
         let said = init.rest().iter().filter(|line| line.contains(" info ready")).count();
@@ -181,10 +187,12 @@ fn a_change_is_said_once() {
             assert!(is_ready());
         }
         std::fs::remove_file(&flag).unwrap();
+        becomes(503, "it exits with 1");
         for _ in 0..3 {
             unready("it exits with 1");
         }
         std::fs::write(&flag, "").unwrap();
+        becomes(200, "ready");
         for _ in 0..3 {
             assert!(is_ready());
         }
@@ -212,7 +220,8 @@ fn concurrent_questions_share_one_answer() {
         }
         let asked = init.rest().iter().filter(|line| line.contains("asked /gate")).count();
         assert_eq!(asked, 1, "{:#?}", init.seen);
-        // The next question is a new one.
+        // A question after a quarter of a second is a new one.
+        thread::sleep(Duration::from_millis(260));
         let question = thread::spawn(|| get("/readyz").status);
         init.next_app_line("asked /gate");
         init.signal(USR1);
@@ -225,6 +234,29 @@ fn unread_on(port: u16) -> usize {
     let (_, said) = run(&["ss", "-Htnl", "sport", "=", &format!(":{port}")], "");
     let (_, more) = run(&["ss", "-Htn", "sport", "=", &format!(":{port}")], "");
     said.lines().chain(more.lines()).filter(|line| line.split_whitespace().nth(1) != Some("0")).count()
+}
+
+/// However often somebody asks: four checks a second, and as many processes.
+#[test]
+fn a_flood_of_questions_is_no_flood_of_checks() {
+    in_own_network(|| {
+        let count = std::env::temp_dir().join(format!("lameduck-test-{}-count", std::process::id()));
+        let check = script("count", &format!("#!/bin/sh\necho x >> {}\n", count.display()));
+        let mut init = start(&["--ready", &format!("exec:{check}")], &[]);
+        init.app_line("ready");
+        let begun = std::time::Instant::now();
+        let mut client = Client::open(ADMIN).unwrap();
+        let mut asked = 0;
+        while begun.elapsed() < Duration::from_secs(2) {
+            client.send(&format!("GET /readyz HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n")).unwrap();
+            assert_eq!(client.answer(false).unwrap().unwrap().line(), (200, "ready"));
+            asked += 1;
+        }
+        let checks = std::fs::read_to_string(&count).unwrap().lines().count();
+        assert!(asked > 100, "{asked}");
+        assert!(checks as f64 <= begun.elapsed().as_secs_f64() * 4.0 + 1.0, "{checks} checks for {asked} questions");
+        let _ = std::fs::remove_file(&count);
+    });
 }
 
 /// The app is asked through /readyz, which is not the app's traffic: it holds up nothing.

@@ -170,7 +170,8 @@ fn health_is_an_exit_code() {
         assert_eq!(lameduck(&["health", "--live"], &[]), healthy("alive"));
         init.signal(HUP);
         init.app_line("ready");
-        assert_eq!(lameduck(&["health"], &[]), healthy("ready"));
+        eventually("a new check", || (lameduck(&["health"], &[]) == healthy("ready")).then_some(()));
+        assert_eq!(lameduck(&["health"], &[("LAMEDUCK_LIVE", "true")]), healthy("alive"));
         // By the option, by the variable that the container has anyway, and where another container would be asked.
         for (option, variable) in [("127.0.0.1:9102", "127.0.0.1:1"), (":9102", ""), ("", ":9102"), ("", "127.0.0.1:9102")] {
             let option = if option.is_empty() { vec![] } else { vec!["--admin", option] };

@@ -1,9 +1,10 @@
 //! The last word: the `exit` event and the termination message tell what happened, each in one line, and both the same.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 
-use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network, signal_to};
+use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network, script, signal_to};
 use crate::{ADMIN, APP, TERM, USR1, USR2, field, get, get_from, jq, seconds};
 
 /// The phases of an `exit` event, as its fields are named.
@@ -178,5 +179,74 @@ fn other_stories() {
         let said = fs::read_to_string(&message).unwrap();
         assert!(said.contains("; told because it listens on nothing"), "{said}");
         let _ = fs::remove_file(&message);
+    });
+}
+
+/// As by a shorter grace period than we were told.
+#[test]
+fn killed_from_outside_it_has_said_where_it_was() {
+    in_own_network(|| {
+        let story = Story::begin("killed", &["--delay", "20s"], &[]);
+        let mut init = story.init;
+        init.signal(TERM);
+        init.line("lame-duck");
+        let said = || fs::read_to_string(&story.message).ok().filter(|message| !message.is_empty());
+        eventually("it is written", said);
+        init.signal(9);
+        init.exit();
+        let message = said().unwrap();
+        assert!(message.starts_with("lameduck: killed from outside, lame-duck since "), "{message}");
+        assert!(message.ends_with(" after TERM; its grace period is 30s (--grace-period)"), "{message}");
+        let _ = fs::remove_file(&story.message);
+    });
+}
+
+#[test]
+fn a_refused_start_says_why() {
+    in_own_network(|| {
+        let message = std::env::temp_dir().join(format!("lameduck-test-{}-refused", std::process::id()));
+        let path = message.to_str().unwrap();
+        for (arguments, code, part) in [
+            (&["--termination-log", path, "/no/such/program"][..], 127, "lameduck: cannot run \"/no/such/program\": "),
+            (&["--delay", "5 s", "true"], 64, "lameduck: cannot read delay \"5 s\" from --delay: "),
+            (&["--no-such", "true"], 64, "lameduck: cannot read option --no-such: "),
+            (&["exec", "/etc/os-release"], 126, "lameduck: cannot run "),
+        ] {
+            let mut init =
+                Pid1::spawn(&[&[LAMEDUCK], arguments].concat(), |command| _ = command.env("LAMEDUCK_TERMINATION_LOG", path));
+            assert_eq!(init.exit(), code, "{:#?}", init.seen);
+            let said = fs::read_to_string(&message).unwrap_or_default();
+            assert!(said.starts_with(part), "{arguments:?}: {said}");
+            let _ = fs::remove_file(&message);
+        }
+    });
+}
+
+/// Paths that begin nowhere begin where lameduck was started, for the app and for all that comes later.
+#[test]
+fn relative_paths() {
+    in_own_network(|| {
+        let directory = std::env::temp_dir().join(format!("lameduck-test-{}-relative", std::process::id()));
+        fs::create_dir_all(directory.join("sub")).unwrap();
+        for (place, text) in [(".", "#!/bin/sh\ntest -e here\n"), ("sub", "#!/bin/sh\ntest -e there\n")] {
+            // By another process, as `script` does it.
+            let source = script(&format!("check-{}", text.len()), text);
+            let made = Command::new("cp").arg(source).arg(directory.join(place).join("check")).status();
+            assert!(made.unwrap().success());
+        }
+        fs::write(directory.join("here"), "").unwrap();
+        fs::write(directory.join("sub/there"), "").unwrap();
+        for chdir in [&[][..], &["--chdir", "sub"]] {
+            let options = [&["--ready", "exec:./check", "--termination-log", "ended.txt"][..], chdir].concat();
+            let argv = [&[LAMEDUCK, "--admin", ADMIN][..], &options, &["--", PYTHON, "-u", APP]].concat();
+            let mut init = Pid1::spawn(&argv, |command| _ = command.current_dir(&directory));
+            init.app_line("ready");
+            assert_eq!(get("/readyz").line(), (200, "ready"), "{chdir:?}");
+            init.signal(TERM);
+            assert_eq!(init.exit(), 0);
+            let said = fs::read_to_string(directory.join("ended.txt")).unwrap_or_default();
+            assert!(said.starts_with("lameduck: exit 0"), "{said}");
+            fs::remove_file(directory.join("ended.txt")).unwrap();
+        }
     });
 }

@@ -242,6 +242,42 @@ fn what_a_killed_start_left_behind_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_directory_named_like_our_draft_is_in_nobodys_way_either() {
+    let stage = Stage::new();
+    stage.file("app.tmpl", "new\n");
+    fs::create_dir(stage.path(".app.conf.lameduck-1")).unwrap();
+    stage.both_ways(&[("--template", "app.tmpl:app.conf")], &["cat", "app.conf"], |ended| ended.is(0, &["new"]));
+}
+
+/// The app's user owns the directory, and we are root: what it put there must not lead us to another place.
+#[test]
+fn a_link_that_another_user_planted_is_not_followed() {
+    let stage = Stage::new();
+    stage.file("app.tmpl", "new\n");
+    let root_s = stage.file("root/passwd", "old\n");
+    for directory in ["app", "tmp"] {
+        fs::create_dir(stage.path(directory)).unwrap();
+    }
+    chown(stage.path("app"), Some(33), Some(33)).expect("as root");
+    fs::set_permissions(stage.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    // The file itself, a directory on the way, and one in a directory of everybody's.
+    for (link, target) in [("app/passwd", &root_s[..]), ("app/etc", "../root"), ("tmp/passwd", "../root/passwd")] {
+        symlink(target, stage.path(link)).unwrap();
+        std::os::unix::fs::lchown(stage.path(link), Some(33), Some(33)).unwrap();
+    }
+    for to in ["app/passwd", "app/etc/passwd", "tmp/passwd"] {
+        stage.refuses(&refs(&[template("app.tmpl", to)]), 64, &[&format!("cannot write {to}: "), "is not followed"]);
+        let settings = [("--termination-log", to)];
+        stage.both_ways(&settings, &["true"], |ended| assert_eq!(ended.code, 0));
+    }
+    assert_eq!(stage.read("root/passwd"), "old\n");
+    assert_eq!(fs::metadata(&root_s).unwrap().uid(), 0);
+    // Made by root in a directory of root's it is what somebody wanted.
+    symlink("root/passwd", stage.path("link")).unwrap();
+    stage.both_ways(&[("--template", "app.tmpl:link")], &["cat", "root/passwd"], |ended| ended.is(0, &["new"]));
+}
+
+#[test]
 fn two_templates_for_one_place_are_refused() {
     let stage = Stage::new();
     stage.file("one.tmpl", "one\n");

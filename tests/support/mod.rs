@@ -64,6 +64,8 @@ impl Pid1 {
                 command.env_remove(name);
             }
         }
+        // Requests of some seconds must fit, with or without Kubernetes.
+        command.env("LAMEDUCK_GRACE_PERIOD", "30s");
         adjust(&mut command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut unshare = command.spawn().expect("unshare, from util-linux");

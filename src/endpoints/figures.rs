@@ -1,0 +1,165 @@
+//! What only the machine knows, looked up by a thread when somebody asks: processes, memory, CPU, and sockets while the loop does not watch
+//! them itself.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use super::Now;
+use crate::app::{self, Target};
+use crate::core::servers::Server;
+use crate::core::snapshot::{AppFigures, Snapshot};
+use crate::core::time::Uptime;
+use crate::core::traffic::Sample;
+use crate::core::traffic::verdict::Rules;
+use crate::plan::Plan;
+use crate::sys::proc;
+use crate::traffic::{self, Family, Traffic, Watch};
+
+/// Questions that come this soon after a look share it.
+const FRESH: Duration = Duration::from_millis(250);
+/// A look that takes longer is given up: questions are answered without it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Looks that were given up and may come back yet. With so many no other is begun.
+const MOST_LOST: usize = 2;
+
+/// What a thread has found, or that it has had its time.
+#[derive(Debug)]
+pub struct Found {
+    number: u64,
+    /// None: not in time.
+    look: Option<Look>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Look {
+    /// None: nobody could look.
+    app: Option<AppFigures>,
+    target: Option<Target>,
+    /// None: the loop watches, and knows more.
+    traffic: Option<Traffics>,
+}
+
+#[derive(Clone, Debug)]
+struct Traffics {
+    listening: Option<bool>,
+    source: &'static str,
+    sample: Sample,
+}
+
+pub struct Figures {
+    rules: Rules,
+    ports: Vec<u16>,
+    server: Option<&'static Server>,
+    sender: UnboundedSender<Found>,
+    found: UnboundedReceiver<Found>,
+    /// The look that is being taken, counted, and what ends its time.
+    looking: Option<(u64, AbortHandle)>,
+    looks: u64,
+    lost: usize,
+    latest: Option<(Uptime, Look)>,
+}
+
+impl Figures {
+    pub fn new(plan: &Plan) -> Figures {
+        let (sender, found) = unbounded_channel();
+        Figures {
+            rules: plan.rules.clone(),
+            ports: plan.ports.clone(),
+            server: plan.server,
+            sender,
+            found,
+            looking: None,
+            looks: 0,
+            lost: 0,
+            latest: None,
+        }
+    }
+
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<Found> {
+        self.found.recv().await
+    }
+
+    pub fn are_fresh(&self, now: Uptime) -> bool {
+        self.latest.as_ref().is_some_and(|(at, _)| now.since(*at) < FRESH)
+    }
+
+    /// Begins a look, if none is being taken. False: there is none to wait for.
+    pub fn look(&mut self, now: Now) -> bool {
+        if self.looking.is_some() {
+            return true;
+        }
+        if self.lost >= MOST_LOST {
+            self.latest = None;
+            return false;
+        }
+        self.looks += 1;
+        let (number, sender) = (self.looks, self.sender.clone());
+        let (rules, ports, server) = (self.rules.clone(), self.ports.clone(), self.server);
+        let started = std::thread::Builder::new().spawn(move || {
+            let target = now.main.map(|main| app::target(main, server));
+            let app = Some(proc::figures(target.map(|target| target.pid)));
+            let traffic = (!now.watched && now.main.is_some()).then(|| {
+                let traffic::Found { listening, source, sample } =
+                    Traffic::look_once(Watch::plain(rules, &ports, Family::Descendants));
+                Traffics { listening, source, sample }
+            });
+            let _ = sender.send(Found { number, look: Some(Look { app, target, traffic }) });
+        });
+        if started.is_err() {
+            // No thread to be had: then without these figures.
+            self.latest = None;
+            return false;
+        }
+        let sender = self.sender.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let _ = sender.send(Found { number, look: None });
+        });
+        self.looking = Some((number, timer.abort_handle()));
+        true
+    }
+
+    /// True: whoever waits can be answered.
+    pub fn found(&mut self, now: Uptime, found: Found) -> bool {
+        let is_present = self.looking.as_ref().is_some_and(|(number, _)| *number == found.number);
+        match found.look {
+            Some(mut look) if is_present => {
+                // Who was reaped meanwhile is missing from both sums: a counter does not go back.
+                if let (Some(app), Some((_, Look { app: Some(last), .. }))) = (&mut look.app, &self.latest) {
+                    app.cpu = app.cpu.max(last.cpu);
+                }
+                self.latest = Some((now, look));
+            }
+            // It came back, and nobody waits for it.
+            Some(_) => self.lost = self.lost.saturating_sub(1),
+            None if is_present => {
+                self.lost += 1;
+                self.latest = None;
+            }
+            None => {}
+        }
+        if is_present && let Some((_, timer)) = self.looking.take() {
+            timer.abort();
+        }
+        is_present
+    }
+
+    pub fn with(&self, mut snapshot: Snapshot) -> Snapshot {
+        let Some((_, look)) = &self.latest else { return snapshot };
+        snapshot.app = look.app.filter(|_| snapshot.pid.is_some());
+        if let Some(target) = look.target.filter(|_| snapshot.pid.is_some()) {
+            snapshot.target = Some(target.pid);
+            snapshot.server = target.server.map(|server| server.name);
+        }
+        if let Some(Traffics { listening, source, sample }) = &look.traffic {
+            snapshot.traffic.listening = *listening;
+            snapshot.traffic.source = source;
+            snapshot.traffic.in_flight = sample.at_work();
+            snapshot.traffic.ports.clone_from(&sample.ports);
+        }
+        snapshot
+    }
+}
