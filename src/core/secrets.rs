@@ -12,55 +12,146 @@ pub struct Secrets {
     values: Vec<String>,
 }
 
+/// A word of a command, or a part of one that a shell would read.
+struct Part<'a> {
+    word: &'a str,
+    text: &'a str,
+}
+
+/// What the next word is.
+#[derive(Clone, Copy, PartialEq)]
+enum Next {
+    Any,
+    Secret,
+    /// `user:password`
+    Credentials,
+}
+
+/// Whose options these are.
+#[derive(Clone, Copy, PartialEq)]
+enum Client {
+    Any,
+    Curl,
+    /// Of `-pSECRET`.
+    Mysql,
+}
+
+impl Client {
+    /// None: no client that we know.
+    fn of(word: &str) -> Option<Client> {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        let is_mysql = ["mysql", "mariadb", "sshpass", "mycli"].iter().any(|client| name.starts_with(client)) && name != "mysqld";
+        match name {
+            "curl" => Some(Client::Curl),
+            _ => is_mysql.then_some(Client::Mysql),
+        }
+    }
+
+    /// Whether the option's value is `user:password`. Elsewhere that of --user, as of our own, may be `user:group`.
+    fn takes_credentials(self, option: &str) -> bool {
+        let is_short = option == "-u" || option.starts_with("-u") && option.contains(':');
+        is_short || self == Client::Curl && matches!(option, "-U" | "--user" | "--proxy-user")
+    }
+}
+
 impl Secrets {
-    /// Of an environment, and of the words of a command (`env TOKEN=x app`, `--password=x`, `--password x`).
+    /// Of an environment, and of the words of a command: `env TOKEN=x app`, `--password=x`, `--password x`, `mysql -px`, `-u user:x`,
+    /// `-H "Authorization: Bearer x"`.
     pub fn new<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>, words: impl Iterator<Item = &'a str>) -> Secrets {
         let mut secrets = Secrets::default();
         variables.filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets.learn(value));
-        // As the app gets them, blanks and all, and then as a shell would read them.
         let words: Vec<&str> = words.collect();
-        secrets.learn_words(&words);
-        let mut is_next = false;
-        for word in words {
-            for part in word.split([' ', '\t', '\n', ';']) {
-                let part = part.trim_matches(QUOTES);
-                let option = part.starts_with('-');
-                if std::mem::take(&mut is_next) && !option {
-                    secrets.learn(part);
-                    in_quotes(word, part).into_iter().for_each(|all| secrets.learn(all));
-                }
-                match part.split_once('=') {
-                    Some((name, value)) if is_secret(name) => {
-                        let value = value.trim_matches(QUOTES);
-                        secrets.learn(value);
-                        // As of 'NAME=a b' and of NAME='a b'.
-                        let of_all = in_quotes(word, name).and_then(|all| all.split_once('=')).map(|(_, value)| value);
-                        in_quotes(word, value).into_iter().chain(of_all).for_each(|all| secrets.learn(all));
-                    }
-                    None if option && is_secret(part) => is_next = true,
-                    _ => {}
-                }
-            }
-        }
+        // As the app gets them, blanks and all.
+        secrets.learn_parts(words.iter().map(|word| Part { word, text: word }));
+        // And as a shell would read them.
+        let split =
+            |word: &'a str| word.split([' ', '\t', '\n', ';']).map(move |text| Part { word, text: text.trim_matches(QUOTES) });
+        secrets.learn_parts(words.iter().flat_map(|word| split(word)));
         secrets.values.sort_unstable();
         secrets.values.dedup();
         secrets
     }
 
-    fn learn_words(&mut self, words: &[&str]) {
-        // `sh -c`'s, where blanks and quotes are the shell's.
-        let is_script = |name: &str, value: &str| name.contains(char::is_whitespace) || value.starts_with(['"', '\'']);
-        let mut is_next = false;
-        for word in words {
-            let option = word.starts_with('-');
-            if std::mem::take(&mut is_next) && !option {
-                self.learn(word);
+    fn learn_parts<'a>(&mut self, parts: impl Iterator<Item = Part<'a>>) {
+        let mut next = Next::Any;
+        let mut client = Client::Any;
+        for part in parts.filter(|part| !part.text.is_empty()) {
+            let Part { word, text } = part;
+            client = Client::of(text).unwrap_or(client);
+            match std::mem::replace(&mut next, Next::Any) {
+                Next::Secret if is_scheme(text) => next = Next::Secret,
+                Next::Secret if !text.starts_with('-') => self.learn_here(word, text),
+                Next::Credentials => self.learn_password(word, text),
+                Next::Any | Next::Secret => next = self.learn_part(part, client),
             }
-            match word.split_once('=') {
-                Some((name, value)) if is_secret(name) && !is_script(name, value) => self.learn(value),
-                None if option && is_secret(word) => is_next = true,
+        }
+    }
+
+    /// Says what the next one is.
+    fn learn_part(&mut self, Part { word, text }: Part, client: Client) -> Next {
+        if let Some((name, value)) = text.split_once('=') {
+            // A script's, and read as the shell reads it later.
+            let is_script = word == text && (name.contains(char::is_whitespace) || value.starts_with(QUOTES));
+            if !is_script && is_secret(name) {
+                let value = value.trim_matches(QUOTES);
+                if is_scheme(value) {
+                    return Next::Secret;
+                }
+                self.learn_here(word, value);
+                // 'NAME=a b'
+                let whole = in_quotes(word, name).and_then(|all| all.split_once('=')).map(|(_, value)| value);
+                whole.into_iter().for_each(|all| self.learn(all));
+                return Next::Any;
+            }
+            if !is_script && client.takes_credentials(name) {
+                self.learn_password(word, value.trim_matches(QUOTES));
+                return Next::Any;
+            }
+            // --headers=authorization=…
+            if !is_script && value.contains('=') {
+                return self.learn_part(Part { word, text: value }, client);
+            }
+        }
+        if is_scheme(text) && text.eq_ignore_ascii_case("bearer") {
+            return Next::Secret;
+        }
+        if let Some((name, value)) =
+            text.split_once(':').filter(|(name, _)| is_secret(name) && !name.contains(char::is_whitespace))
+        {
+            let is_header = name.eq_ignore_ascii_case("authorization") || name.contains('-');
+            match value {
+                "" => return Next::Secret,
+                scheme if is_scheme(scheme) => return Next::Secret,
+                value if is_header && !text.starts_with('-') => self.learn_here(word, value.trim_start()),
                 _ => {}
             }
+        }
+        if client.takes_credentials(text) {
+            // Of curl's -uNAME:PASSWORD the option is a part.
+            let Some(value) = text.strip_prefix("-u").filter(|value| value.contains(':')) else { return Next::Credentials };
+            self.learn_password(word, value);
+        } else if let Some(value) = text.strip_prefix("-p").filter(|value| client == Client::Mysql || is_like_a_password(value)) {
+            self.learn_here(word, value);
+        } else if text.starts_with('-') && !text.contains('=') && is_secret(text) {
+            return Next::Secret;
+        }
+        Next::Any
+    }
+
+    /// A part of a word, and all that stands between quotes where it begins behind one.
+    fn learn_here(&mut self, word: &str, text: &str) {
+        self.learn(text);
+        in_quotes(word, text).into_iter().for_each(|all| self.learn(all));
+    }
+
+    /// Of `user:password`. In `user:group` both are the same, or the group is a number.
+    fn learn_password(&mut self, word: &str, text: &str) {
+        if let Some((user, password)) = text.split_once(':')
+            && user != password
+            && password != "nogroup"
+            && !password.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            self.learn_here(word, password);
         }
     }
 
@@ -69,6 +160,9 @@ impl Secrets {
         let trivial = matches!(value, "true" | "false" | "yes" | "no" | "on" | "off" | "none" | "null");
         if value.is_empty() || trivial || value.len() <= 3 && value.bytes().all(|byte| byte.is_ascii_digit()) {
             return;
+        }
+        if let Some((_, credentials)) = value.split_once(' ').filter(|(scheme, _)| is_scheme(scheme)) {
+            self.learn(credentials);
         }
         // As it is shown between quotes.
         let quoted = format!("{value:?}");
@@ -118,12 +212,36 @@ fn in_quotes<'a>(word: &'a str, part: &str) -> Option<&'a str> {
 }
 
 fn is_secret(name: &str) -> bool {
+    const ANYWHERE: [&str; 9] = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "JWT", "WEBHOOK"];
     let name = name.to_ascii_uppercase();
-    let says_so =
-        ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL"].iter().any(|word| name.contains(word));
+    let says_so = ANYWHERE.iter().any(|word| name.contains(word));
+    // AUTHOR and AUTHORITY are no secrets.
+    let is_auth = |(at, _): (usize, &str)| !name[at..].starts_with("AUTHOR") || name[at..].starts_with("AUTHORIZATION");
     // PWD and OLDPWD are directories.
-    let short = name.split(['_', '-']).any(|part| matches!(part, "PASS" | "PWD")) && name != "PWD";
-    (says_so || short) && !name.starts_with("LAMEDUCK_")
+    let short =
+        name.split(['_', '-']).any(|part| matches!(part, "PASS" | "PWD" | "PAT" | "SALT")) && !matches!(&*name, "PWD" | "PAT");
+    (says_so || short || name.match_indices("AUTH").any(is_auth)) && !name.starts_with("LAMEDUCK_")
+}
+
+/// What stands before the secret in an Authorization header.
+fn is_scheme(text: &str) -> bool {
+    ["bearer", "basic", "token", "digest", "apikey"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
+}
+
+/// Whether the value in `-pVALUE` of any program is more likely a password than a port, a path, or the rest of an option's name.
+fn is_like_a_password(value: &str) -> bool {
+    let is_port = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b':' | b'-' | b',' | b'/'));
+    let is_setting =
+        value.split_once('=').is_some_and(|(name, _)| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'.' | b'-')));
+    if is_port || is_setting || value.contains(['/', ':']) {
+        return false;
+    }
+    let is_name = value.starts_with(|c: char| c.is_ascii_lowercase())
+        && value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
+    let has_digit = value.bytes().any(|byte| byte.is_ascii_digit());
+    let has_sign =
+        value.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_punctuation() && !matches!(byte, b'.' | b'-' | b'_'));
+    !is_name && (has_sign || has_digit && value.len() >= SHORT)
 }
 
 /// From where to where it stands.
@@ -209,6 +327,46 @@ mod tests {
         ];
         let line = words.join(" ");
         assert_eq!(masked(&[], &words, &line), "env TOKEN=*** app --password *** --api-key=*** --verbose sh -c 'X_SECRET=***'");
+    }
+
+    #[test]
+    fn secrets_that_no_name_announces() {
+        for (words, expected) in [
+            (&["curl", "-H", "Authorization: Bearer abc.def"][..], "curl -H Authorization: ***"),
+            (&["curl", "-HAuthorization:Basic dTpw"], "curl -HAuthorization:Basic ***"),
+            (&["sh", "-c", "curl -H 'Authorization: Bearer abc.def' x"], "sh -c curl -H 'Authorization: Bearer ***' x"),
+            (&["sh", "-c", "curl -H \"X-Api-Key: k-1\" x"], "sh -c curl -H \"X-Api-Key: ***\" x"),
+            (&["x", "--headers=authorization=Bearer abc.def"], "x --headers=authorization=***"),
+            (&["x", "bearer", "abc.def"], "x bearer ***"),
+            (&["mysqldump", "-psecret", "db"], "mysqldump -p*** db"),
+            (&["sh", "-c", "/usr/bin/mariadb -uroot -psecret"], "sh -c /usr/bin/mariadb -uroot -p***"),
+            (&["client", "-pSECRET", "-phunter2"], "client -p*** -p***"),
+            (
+                &["x", "-p8080", "-p8080:80", "-pthread", "-p/var/run", "-port=80", "-pidFile", "-p2p", "-p", "Name"],
+                "x -p8080 -p8080:80 -pthread -p/var/run -port=80 -pidFile -p2p -p Name",
+            ),
+            (&["mysqld", "-p3306", "-pname"], "mysqld -p3306 -pname"),
+            (&["curl", "-u", "me:open.sesame", "http://x"], "curl -u me:*** http://x"),
+            (&["--user", "app:staff", "curl", "--user", "me:x y"], "--user app:staff curl --user me:***"),
+            (&["curl", "-ume:open.sesame", "--proxy-user=me:other.one"], "curl -ume:*** --proxy-user=me:***"),
+            (
+                &["run", "-u", "www-data:www-data", "-u", "1000:1000", "-u", "nobody:nogroup", "-u", "me"],
+                "run -u www-data:www-data -u 1000:1000 -u nobody:nogroup -u me",
+            ),
+        ] {
+            assert_eq!(masked(&[], words, &words.join(" ")), expected);
+        }
+    }
+
+    #[test]
+    fn names_of_secrets() {
+        for name in ["GITHUB_PAT", "jwt", "APP_JWT_PRIVATE", "PGAUTH", "HTTP_AUTHORIZATION", "PASSWORD_SALT", "SLACK_WEBHOOK_URL"]
+        {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["PATH", "PAT", "AUTHOR", "GIT_AUTHOR_NAME", "AUTHORITY", "BASALT_DIR", "PATTERN", "OLDPWD", "HOOK"] {
+            assert!(!is_secret(name), "{name}");
+        }
     }
 
     #[test]
