@@ -106,8 +106,10 @@ pub async fn get<'a>(stream: &'a TcpStream, url: &Url) -> Result<Answer<'a>, Str
 
 async fn head(stream: &TcpStream) -> Result<Answer<'_>, String> {
     let mut bytes = Vec::with_capacity(4096);
+    let mut buffer = vec![0; 4096];
     loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
+        // A header has four bytes at least.
+        let mut headers = vec![httparse::EMPTY_HEADER; bytes.len() / 4 + 1];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(&bytes) {
             Ok(httparse::Status::Complete(end)) => {
@@ -119,7 +121,6 @@ async fn head(stream: &TcpStream) -> Result<Answer<'_>, String> {
             Ok(httparse::Status::Partial) => return Err("the head of the answer is too long".to_owned()),
             Err(error) => return Err(format!("not HTTP: {error}")),
         }
-        let mut buffer = [0; 4096];
         match read(stream, &mut buffer).await.map_err(|error| error.to_string())? {
             0 => return Err("the answer was cut".to_owned()),
             length => bytes.extend(&buffer[..length]),

@@ -48,6 +48,10 @@ mod exit {
 /// 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
+/// `command: [lameduck, --]` in a pod is an ENTRYPOINT without its CMD.
+const NO_COMMAND: &str = "cannot run nothing: no command was given; \
+    in a pod `command:` replaces the image's CMD too (as `entrypoint:` does in Compose): repeat it in `args:`; or see lameduck --help";
+
 /// A reason not to start, for the one place that prints it.
 struct Fatal {
     code: u8,
@@ -56,10 +60,10 @@ struct Fatal {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let inherited = sys::inherited::take();
+    let inherited = Box::leak(Box::new(sys::inherited::take()));
     let clock = run::Clock::start();
     let mut termination = TerminationMessage::default();
-    match begin(&inherited, clock, &mut termination) {
+    match begin(inherited, clock, &mut termination) {
         Ok(code) => code.into(),
         Err(fatal) => {
             let line = format!("lameduck: {}", log::masked(&fatal.message));
@@ -71,7 +75,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn begin(inherited: &Inherited, clock: run::Clock, termination: &mut TerminationMessage) -> Result<u8, Fatal> {
+fn begin(inherited: &'static Inherited, clock: run::Clock, termination: &mut TerminationMessage) -> Result<u8, Fatal> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let usage = |message| Fatal { code: exit::USAGE, message };
     let env = environment(inherited);
@@ -79,10 +83,10 @@ fn begin(inherited: &Inherited, clock: run::Clock, termination: &mut Termination
     log::keep(secrets(&env, &words));
     *termination = TerminationMessage::unplanned(cli::verb(&words), &env);
     let (verb, args) = cli::parse(&words).map_err(usage)?;
-    if args.help {
-        return Ok(print(&cli::help()));
+    if args.reporting.help {
+        return Ok(print(&cli::help(verb)));
     }
-    if args.version {
+    if args.reporting.version {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
     }
     let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
@@ -97,9 +101,7 @@ fn begin(inherited: &Inherited, clock: run::Clock, termination: &mut Termination
         Verb::Health => health(&plan, inherited),
         Verb::Status => status(&plan, inherited),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
-        Verb::Run | Verb::Exec if plan.command.is_empty() => {
-            Err(usage("cannot run nothing: no command was given; try lameduck --help".to_owned()))
-        }
+        Verb::Run | Verb::Exec if plan.command.is_empty() => Err(usage(NO_COMMAND.to_owned())),
         Verb::Run => supervise(&plan, &env, inherited, clock, termination),
         Verb::Exec => replace(&plan, &env, inherited, clock),
     }
@@ -148,7 +150,7 @@ fn internal(what: &str, error: std::io::Error) -> Fatal {
 fn supervise(
     plan: &Plan,
     env: &Env,
-    inherited: &Inherited,
+    inherited: &'static Inherited,
     clock: run::Clock,
     termination: &mut TerminationMessage,
 ) -> Result<u8, Fatal> {
@@ -169,14 +171,15 @@ fn supervise(
         Start::Go(setup) => setup,
         Start::Stopped(code) => sys::exit(code),
     };
-    let program = Program::new(plan, inherited, &setup);
-    let pid = sys::child::spawn(&program.command(inherited, &setup)).map_err(|error| cannot_start(plan, error))?;
+    let setup = Box::leak(Box::new(setup));
+    let program = Box::leak(Box::new(Program::new(plan, inherited, setup)));
+    let pid = sys::child::spawn(program.command(inherited, setup)).map_err(|error| cannot_start(plan, error))?;
     run::announce(plan, pid);
     let directory = sys::child::leave_directory();
     let probe = |probe: &Probe| {
         let argv: Vec<CString> = probe.words.iter().filter_map(|word| sys::child::c_string(OsStr::new(word))).collect();
         let from = directory.as_deref();
-        sys::child::spawn_probe(&sys::child::Command { argv: &argv, from, ..program.command(inherited, &setup) })
+        sys::child::spawn_probe(&sys::child::Command { argv: &argv, from, ..program.command(inherited, setup) })
     };
     let outside = run::Outside { endpoints, own, probe: &probe, termination };
     let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
@@ -253,7 +256,7 @@ fn cannot_start(plan: &Plan, error: SpawnError) -> Fatal {
     let before = &plan.before;
     match error {
         SpawnError::Fork(error) => internal("start a process", error),
-        SpawnError::Step(Step::Exec, error) => cannot_run(&plan.command[0], &error),
+        SpawnError::Step(Step::Exec, error) => cannot_run(&plan.command, &error),
         SpawnError::Step(Step::OpenFiles, error) => usage(format!(
             "cannot allow {} open files (--nofile): {error}; raise the container's own limit (ulimit), or add the capability SYS_RESOURCE",
             before.nofile.unwrap_or_default()
@@ -269,10 +272,18 @@ fn cannot_start(plan: &Plan, error: SpawnError) -> Fatal {
     }
 }
 
-fn cannot_run(command: &OsStr, error: &std::io::Error) -> Fatal {
+fn cannot_run(command: &[OsString], error: &std::io::Error) -> Fatal {
     let code = error.raw_os_error().map_or(exit::INTERNAL, sys::child::exec_code);
-    let hint = if code == 127 { "is it in the image, and in PATH?" } else { "is it executable, and of this machine's kind?" };
-    Fatal { code, message: format!("cannot run {command:?}: {error}; {hint}") }
+    let program = &command[0];
+    let words = program.to_string_lossy();
+    let hint = match code {
+        127 if command.len() == 1 && words.contains(char::is_whitespace) => {
+            format!("that is one word; give each word by itself (-- {words}), or a shell all of them: sh -c {program:?}")
+        }
+        127 => "is it in the image, and in PATH?".to_owned(),
+        _ => "is it executable, and of this machine's kind?".to_owned(),
+    };
+    Fatal { code, message: format!("cannot run {program:?}: {error}; {hint}") }
 }
 
 fn print(text: &str) -> u8 {

@@ -16,7 +16,6 @@ use crate::core::traffic::{Sample, Tally};
 use crate::endpoints::{Endpoints, Message, Now, Probe};
 use crate::log;
 use crate::plan::Plan;
-use crate::sys;
 use crate::sys::signals::{Batch, Signals};
 use crate::termination::TerminationMessage;
 use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
@@ -111,7 +110,6 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
     }
     // Who died while others were waited for was announced then.
     this.reap();
-    sys::program::forget_pages();
     loop {
         if let Some(code) = this.code {
             return code;

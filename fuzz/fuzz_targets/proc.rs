@@ -59,7 +59,13 @@ fuzz_target!(|bytes: &[u8]| {
     }
     bytes.split(|byte| *byte == b'\n').for_each(|line| _ = unix_diag::parse(line));
     let _ = (proc::parse_stat(&text), proc::parse_cpu_ticks(&text));
-    let _ = (proc::parse_passive_opens(&text), proc::parse_orphans(&text), proc::parse_written(&text), proc::parse_port_range(&text), proc::parse_hidepid(&text));
+    let _ = (
+        proc::parse_passive_opens(&text),
+        proc::parse_orphans(&text),
+        proc::parse_written(&text),
+        proc::parse_port_range(&text),
+        proc::parse_hidepid(&text),
+    );
     let _ = proc::parse_netlink_drops(&text, 7);
     let _ = (cpu::parse_cpu_max(&text), cgroup::memory_limit(&text));
     if let Ok(number) = text.trim().parse() {

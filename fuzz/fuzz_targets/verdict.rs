@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::tracker::Tracker;
 use lameduck::core::traffic::row::{Info, Row, Seen, State};
+use lameduck::core::traffic::tracker::Tracker;
 use lameduck::core::traffic::verdict::{Class, Rules};
 use libfuzzer_sys::fuzz_target;
 

@@ -51,20 +51,23 @@ impl<'a> Values<'a> {
 
 /// And the command, its words expanded if that was asked for.
 pub fn before(reader: &mut Reader<'_>, args: &Args, size: &Size) -> Result<(Before, Vec<OsString>)> {
-    let templates = reader.list("template", &args.template, "template", |text| match text.split_once(':') {
+    let templates = reader.list("template", &args.before.template, "template", |text| match text.split_once(':') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok(Template { from: from.into(), to: to.into() }),
         _ => Err("not SRC:DST"),
     })?;
-    let command =
-        if flag(reader, "expand-args", args.expand_args)? { expanded(reader.env, args, size)? } else { args.command.clone() };
+    let command = if flag(reader, "expand-args", args.before.expand_args)? {
+        expanded(reader.env, args, size)?
+    } else {
+        args.app.command.clone()
+    };
     let wait_for =
-        reader.list("wait-for", &args.wait_for, "what to wait for", |text| Ok((text.to_owned(), Target::parse(text)?)))?;
+        reader.list("wait-for", &args.before.wait_for, "what to wait for", |text| Ok((text.to_owned(), Target::parse(text)?)))?;
     let (wait_timeout, source) =
-        reader.duration("wait-timeout", &args.wait_timeout)?.unwrap_or((Duration::from_secs(60), Source::Default("")));
+        reader.duration("wait-timeout", &args.before.wait_timeout)?.unwrap_or((Duration::from_secs(60), Source::Default("")));
     if !wait_for.is_empty() || source != Source::Default("") {
         reader.show("wait-timeout", Show(wait_timeout), source);
     }
-    let umask = match reader.given("umask", args.umask.as_deref())? {
+    let umask = match reader.given("umask", args.before.umask.as_deref())? {
         Some(given) => {
             let octal = given.text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
             let mask = u32::from_str_radix(&given.text, 8).ok().filter(|mask| octal && *mask <= 0o777);
@@ -73,12 +76,12 @@ pub fn before(reader: &mut Reader<'_>, args: &Args, size: &Size) -> Result<(Befo
         }
         None => None,
     };
-    let nofile = reader.number::<u64>("nofile", &args.nofile)?;
+    let nofile = reader.number::<u64>("nofile", &args.before.nofile)?;
     if nofile == Some(0) {
         return Err(Refused::Usage("cannot run with 0 open files: --nofile is 0; give 3 or more".to_owned()));
     }
-    let user = text(reader, "user", args.user.as_deref())?;
-    let chdir = text(reader, "chdir", args.chdir.as_deref())?;
+    let user = text(reader, "user", args.before.user.as_deref())?;
+    let chdir = text(reader, "chdir", args.before.chdir.as_deref())?;
     Ok((Before { templates, wait_for, wait_timeout, user, chdir, umask, nofile }, command))
 }
 
@@ -99,5 +102,5 @@ fn expanded(env: &Env, args: &Args, size: &Size) -> Result<Vec<OsString>> {
         })?;
         Ok(OsString::from_vec(bytes))
     };
-    args.command.iter().enumerate().map(expand).collect()
+    args.app.command.iter().enumerate().map(expand).collect()
 }

@@ -240,7 +240,7 @@ impl Reader<'_> {
 }
 
 pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
-    for (name, typed) in [("strict", args.strict), ("stop", args.stop)] {
+    for (name, typed) in [("strict", args.drain.strict), ("stop", args.drain.stop)] {
         if typed && verb != Verb::Drain {
             return Err(Refused::Usage(format!("cannot use --{name}: it belongs to lameduck drain; write drain before it")));
         }
@@ -250,23 +250,23 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         Verb::Health | Verb::Status => Some("ask a command: lameduck health and lameduck status ask the lameduck that runs"),
         Verb::Exec | Verb::Plan | Verb::Run => None,
     };
-    if let Some(what) = without_command.filter(|_| !args.command.is_empty()) {
+    if let Some(what) = without_command.filter(|_| !args.app.command.is_empty()) {
         return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
     }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
     let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
-    let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = args.app.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let server = servers::recognise(&words);
 
     let (timing, grace_from) = timing(&mut reader, args, in_kubernetes)?;
     let rules = rules(&mut reader, args, timing.idle_after)?;
-    let ports = reader.list("port", &args.port, "port", |text| match text.parse::<u16>() {
+    let ports = reader.list("port", &args.traffic.port, "port", |text| match text.parse::<u16>() {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
         _ => Err("not a port (try 8080)"),
     })?;
 
-    let in_flight = match reader.given("in-flight", args.in_flight.as_deref())? {
+    let in_flight = match reader.given("in-flight", args.traffic.in_flight.as_deref())? {
         Some(given) => {
             let question = Question::parse(&given.text).map_err(|why| given.cannot("in flight", why))?;
             reader.show("in-flight", &given.text, given.source);
@@ -275,7 +275,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         None => None,
     };
 
-    let stop_signal = match reader.given("stop-signal", args.stop_signal.as_deref())? {
+    let stop_signal = match reader.given("stop-signal", args.signals.stop_signal.as_deref())? {
         Some(given) if given.text != "auto" => {
             let signal = Signal::parse(&given.text).map_err(|why| given.cannot("stop signal", why))?;
             if !signal.is_forwarded() {
@@ -293,11 +293,11 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
     };
     let stop_on = stop_on(&mut reader, args, server, stop_signal, facts.terminal)?;
-    let rewrites = reader.list("rewrite", &args.rewrite, "rewrite", Rewrite::parse)?;
+    let rewrites = reader.list("rewrite", &args.signals.rewrite, "rewrite", Rewrite::parse)?;
     check_rewrites(&rewrites, &stop_on, server, stop_signal, facts.terminal)?;
-    let group = flag(&mut reader, "group", args.group)?;
+    let group = flag(&mut reader, "group", args.signals.group)?;
     let success =
-        reader.list("success-code", &args.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
+        reader.list("success-code", &args.signals.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
 
     let size = size::size(&mut reader, args, facts, server, &words, &mut warnings)?;
 
@@ -305,7 +305,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
 
     let outside = outside::outside(&mut reader, args, verb)?;
 
-    let termination_log = match reader.given("termination-log", args.termination_log.as_deref())? {
+    let termination_log = match reader.given("termination-log", args.reporting.termination_log.as_deref())? {
         Some(given) => {
             reader.show("termination-log", &given.text, given.source);
             Some(PathBuf::from(given.text))
@@ -314,7 +314,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         None => None,
     };
     let log_level = log_level(&mut reader, args, verb)?;
-    let log_format = match reader.given("log-format", args.log_format.as_deref())? {
+    let log_format = match reader.given("log-format", args.reporting.log_format.as_deref())? {
         Some(given) => {
             let format = Format::parse(&given.text);
             let format = format.ok_or_else(|| given.cannot("log format", "not text, json, logfmt or ltsv"))?;
@@ -337,8 +337,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         rules,
         ports,
         in_flight,
-        strict: verb == Verb::Drain && flag(&mut reader, "strict", args.strict)?,
-        stop: verb == Verb::Drain && flag(&mut reader, "stop", args.stop)?,
+        strict: verb == Verb::Drain && flag(&mut reader, "strict", args.drain.strict)?,
+        stop: verb == Verb::Drain && flag(&mut reader, "stop", args.drain.stop)?,
         stop_signal,
         stop_on,
         rewrites,
@@ -360,9 +360,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
 /// Returns where the grace period came from, too.
 fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(Timing, Source)> {
     const SHORTEST: Duration = Duration::from_secs(1);
-    let grace_given = reader.duration("grace-period", &args.grace_period)?;
-    let delay_given = reader.duration("delay", &args.delay)?;
-    let stop_given = reader.duration("stop-timeout", &args.stop_timeout)?;
+    let grace_given = reader.duration("grace-period", &args.shutdown.grace_period)?;
+    let delay_given = reader.duration("delay", &args.shutdown.delay)?;
+    let stop_given = reader.duration("stop-timeout", &args.shutdown.stop_timeout)?;
     let (grace, grace_source) = grace_given.unwrap_or(match in_kubernetes {
         true => (Duration::from_secs(30), Source::Default("Kubernetes' own")),
         false => (Duration::from_secs(10), Source::Default("Docker, podman and Compose kill after 10s")),
@@ -408,10 +408,10 @@ fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(
         }
     });
     let (quiet, quiet_source) =
-        reader.duration("quiet-period", &args.quiet_period)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
+        reader.duration("quiet-period", &args.shutdown.quiet_period)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
     let (idle_after, idle_source) =
-        reader.duration("idle-after", &args.idle_after)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
-    let drain_given = reader.given("drain", args.drain.as_deref())?;
+        reader.duration("idle-after", &args.traffic.idle_after)?.unwrap_or((Duration::from_secs(1), Source::Default("")));
+    let drain_given = reader.given("drain", args.shutdown.drain.as_deref())?;
     let (drain, drain_source) = match drain_given {
         None => (Drain::Requests, Source::Default("")),
         Some(given) => {
@@ -447,12 +447,12 @@ fn drain_name(drain: Drain) -> &'static str {
 }
 
 fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Result<Rules> {
-    let max_silence = reader.duration("max-silence", &args.max_silence)?;
+    let max_silence = reader.duration("max-silence", &args.traffic.max_silence)?;
     match &max_silence {
         Some((length, source)) => reader.show("max-silence", Show(*length), source.clone()),
         None => reader.show("max-silence", "none", Source::Default("10s for half-closed connections")),
     }
-    let ignored = reader.list("ignore-peer", &args.ignore_peer, "peer", Network::parse)?;
+    let ignored = reader.list("ignore-peer", &args.traffic.ignore_peer, "peer", Network::parse)?;
     Ok(Rules { idle_after, max_silence: max_silence.map(|(length, _)| length), ignored })
 }
 
@@ -463,7 +463,7 @@ fn stop_on(
     stop_signal: Option<Signal>,
     terminal: bool,
 ) -> Result<StopOn> {
-    let typed = if args.stop_on.is_empty() { None } else { Some(args.stop_on.join(",")) };
+    let typed = if args.signals.stop_on.is_empty() { None } else { Some(args.signals.stop_on.join(",")) };
     let given = reader.given("stop-on", typed.as_deref())?;
     let Some(given) = given.filter(|given| given.text != "auto") else {
         reader.show("stop-on", automatic(server, stop_signal, terminal), Source::Default("auto"));
@@ -529,7 +529,7 @@ fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool
 }
 
 fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing::Level> {
-    let Some(given) = reader.given("log-level", args.log_level.as_deref())? else {
+    let Some(given) = reader.given("log-level", args.reporting.log_level.as_deref())? else {
         // A hook says its one line, and what went wrong.
         return Ok(if verb == Verb::Drain { tracing::Level::WARN } else { tracing::Level::INFO });
     };

@@ -39,22 +39,22 @@ pub struct WarmUp {
 
 pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<Outside> {
     let mut outside = Outside::default();
-    if let Some(given) = reader.given("admin", args.admin.as_deref())? {
+    if let Some(given) = reader.given("admin", args.outside.admin.as_deref())? {
         let addresses = url::listen_addresses(&given.text).map_err(|why| given.cannot("admin address", why))?;
         outside.admin = Some((given.text.clone(), addresses));
         reader.show("admin", &given.text, given.source);
     } else if matches!(verb, Verb::Health | Verb::Status) {
         outside.admin = url::listen_addresses(USUAL_ADDRESS).ok().map(|addresses| (USUAL_ADDRESS.to_owned(), addresses));
     }
-    if let Some(given) = reader.given("ready", args.ready.as_deref())? {
+    if let Some(given) = reader.given("ready", args.outside.ready.as_deref())? {
         outside.ready = ready(&given.text).map_err(|why| given.cannot("readiness", why))?;
         reader.show("ready", &given.text, given.source);
     }
-    if let Some(given) = reader.given("warm-up", args.warm_up.as_deref())? {
+    if let Some(given) = reader.given("warm-up", args.outside.warm_up.as_deref())? {
         outside.warm_up = Some(warm_up(&given.text).map_err(|why| given.cannot("warm-up", why))?);
         reader.show("warm-up", &given.text, given.source);
     }
-    if let Some(given) = reader.given("readyz-on-stop", args.readyz_on_stop.as_deref())? {
+    if let Some(given) = reader.given("readyz-on-stop", args.outside.readyz_on_stop.as_deref())? {
         outside.pass_on_stop = match given.text.as_str() {
             "fail" => false,
             "pass" => true,
@@ -62,10 +62,10 @@ pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<Outsi
         };
         reader.show("readyz-on-stop", &given.text, given.source);
     }
-    if args.live && verb != Verb::Health {
+    if args.health.live && verb != Verb::Health {
         return Err(Refused::Usage("cannot use --live: it belongs to lameduck health; write health before it".to_owned()));
     }
-    outside.live = verb == Verb::Health && flag(reader, "live", args.live)?;
+    outside.live = verb == Verb::Health && flag(reader, "live", args.health.live)?;
     Ok(outside)
 }
 

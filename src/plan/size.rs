@@ -111,9 +111,9 @@ pub fn size(
     warnings: &mut Vec<String>,
 ) -> Result<Size> {
     let policy = policy(reader, args)?;
-    let worker = bytes(reader, "worker-memory", args.worker_memory.as_deref())?.filter(|worker| *worker > 0);
-    let reserve = bytes(reader, "memory-reserve", args.memory_reserve.as_deref())?.unwrap_or(0);
-    let named = reader.list("workers-env", &args.workers_env, "variable name", |text| {
+    let worker = bytes(reader, "worker-memory", args.workers.worker_memory.as_deref())?.filter(|worker| *worker > 0);
+    let reserve = bytes(reader, "memory-reserve", args.workers.memory_reserve.as_deref())?.unwrap_or(0);
+    let named = reader.list("workers-env", &args.workers.workers_env, "variable name", |text| {
         if template::is_name(text) { Ok(text.to_owned()) } else { Err("not the name of a variable") }
     })?;
 
@@ -139,17 +139,17 @@ pub fn size(
 
 fn policy(reader: &mut Reader<'_>, args: &Args) -> Result<Policy> {
     let mut policy = Policy::default();
-    if let Some(given) = reader.given("workers-per-cpu", args.workers_per_cpu.as_deref())? {
+    if let Some(given) = reader.given("workers-per-cpu", args.workers.workers_per_cpu.as_deref())? {
         policy.per_cpu = Decimal::parse(&given.text).map_err(|why| given.cannot("workers per CPU", why))?;
         reader.show("workers-per-cpu", policy.per_cpu, given.source);
     }
-    if let Some(extra) = reader.number::<i32>("workers-extra", &args.workers_extra)? {
+    if let Some(extra) = reader.number::<i32>("workers-extra", &args.workers.workers_extra)? {
         policy.extra = extra.into();
     }
-    if let Some(min) = reader.number::<u32>("workers-min", &args.workers_min)? {
+    if let Some(min) = reader.number::<u32>("workers-min", &args.workers.workers_min)? {
         policy.min = min.into();
     }
-    policy.max = reader.number::<u32>("workers-max", &args.workers_max)?.map(u64::from);
+    policy.max = reader.number::<u32>("workers-max", &args.workers.workers_max)?.map(u64::from);
     if policy.max == Some(0) {
         return Err(Refused::Usage("cannot run 0 workers: --workers-max is 0; give 1 or more".to_owned()));
     }
@@ -191,7 +191,7 @@ fn cpu(
     };
     let shown = |(millicores, _): (Millicores, CpuSource)| millicores.to_string();
 
-    match reader.given("cpu-request", args.cpu_request.as_deref())? {
+    match reader.given("cpu-request", args.workers.cpu_request.as_deref())? {
         Some(given) => {
             let millicores = cpu::parse_quantity(&given.text).map_err(|why| given.cannot("CPU request", why))?;
             let whole = matches!(given.source, Source::Variable(_)) && given.text.bytes().all(|byte| byte.is_ascii_digit());

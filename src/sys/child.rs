@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
@@ -11,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2, tcgetpgrp};
 
 use super::inherited::{Inherited, set_disposition, set_mask};
-use super::{checked, proc};
+use super::{checked, proc, signals};
 use crate::core::identity::Identity;
 use crate::core::shutdown::Ended;
 use crate::core::signals::Signal;
@@ -20,6 +21,8 @@ use crate::core::signals::Signal;
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 /// An exec that says nothing for so long (a hung file system) is left to end as it will.
 const EXEC_PATIENCE_MS: i32 = 10_000;
+/// And how often it is looked whether a signal has come meanwhile.
+const EXEC_GLANCE_MS: i32 = 50;
 
 /// What the app's process does to itself before it becomes the app.
 #[derive(Debug, Default)]
@@ -95,43 +98,67 @@ pub fn replace(command: &Command<'_>) -> SpawnError {
 
 /// Starts the command in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
 /// descriptors are those we inherited. Must be called with signals blocked, before anything else may reap.
-pub fn spawn(command: &Command<'_>) -> Result<i32, SpawnError> {
-    let inherited = command.inherited;
-    let mut image = Image::new(command);
-    let terminal = terminal();
+///
+/// What it borrows lives as long as we do: until its exec the new process works in our memory, which a copy of our page tables would cost
+/// more than all else here, and the exec may hang.
+pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    let mut birth = Box::new(Birth { image: Image::new(&command), command, terminal: terminal(), report: write.as_raw_fd() });
+    let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
+    // One that becomes another user needs a memory of its own: a process of that user might trace it.
+    let shared = if command.setup.identity.is_none() { libc::CLONE_VM } else { 0 };
+    let argument = (&raw mut *birth).cast();
+    // SAFETY: the stack's end is that of one allocation, which clone aligns; `be_born` gets a Birth that nobody else touches; both are given
+    // up below only where the child has left our memory. errno is shared as well: until then we make no call whose failure anybody reads.
+    let clone =
+        |flags: i32| unsafe { libc::clone(be_born, stack.as_mut_ptr().add(STACK).cast(), flags | libc::SIGCHLD, argument) };
+    // Where memory cannot be shared (an emulator), it is copied.
+    let pid = [shared, 0].into_iter().map(clone).find(|pid| *pid != -1);
+    let pid = pid.ok_or_else(|| SpawnError::Fork(io::Error::last_os_error()))?;
+    drop(write);
+    // In parent and child: whoever comes second finds it done, and a signal to the group never comes too early.
+    let _ = nix::unistd::setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
+    for fd in &command.inherited.descriptors {
+        // SAFETY: these were open when we began and belong to the app; nothing here uses them.
+        unsafe { libc::close(*fd) };
+    }
+    match wait_for_exec(&read) {
+        Exec::Done => Ok(pid),
+        Exec::Hangs => {
+            std::mem::forget((birth, stack, read));
+            Ok(pid)
+        }
+        Exec::Failed(failed) => {
+            // SAFETY: waits for the child that has just said that it exits.
+            unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+            take_terminal_back(pid);
+            Err(failed.error())
+        }
+    }
+}
 
-    // SAFETY: there is one thread, and the child only makes system calls and writes to memory that is its own.
-    match unsafe { libc::fork() } {
-        -1 => Err(SpawnError::Fork(io::Error::last_os_error())),
-        0 => {
-            lead_a_group(terminal, &mut image);
-            let failed = become_app(&mut image, command);
-            let text = failed.to_bytes();
-            // SAFETY: five bytes that outlive the call; _exit runs nothing of ours.
-            unsafe {
-                libc::write(write.as_raw_fd(), text.as_ptr().cast(), text.len());
-                libc::_exit(i32::from(exec_code(failed.errno)))
-            }
-        }
-        pid => {
-            drop(write);
-            // In parent and child: whoever comes second finds it done, and a signal to the group never comes too early.
-            let _ = nix::unistd::setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
-            for fd in &inherited.descriptors {
-                // SAFETY: these were open when we began and belong to the app; nothing here uses them.
-                unsafe { libc::close(*fd) };
-            }
-            match failure(&read) {
-                None => Ok(pid),
-                Some(failed) => {
-                    // SAFETY: waits for the child that has just said that it exits.
-                    unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-                    take_terminal_back(pid);
-                    Err(failed.error())
-                }
-            }
-        }
+/// Enough for what a new process does before its exec.
+const STACK: usize = 32 << 10;
+
+/// What a new process needs until its exec.
+struct Birth {
+    command: Command<'static>,
+    image: Image,
+    terminal: Option<RawFd>,
+    /// Where it says what failed. Its exec closes it.
+    report: RawFd,
+}
+
+extern "C" fn be_born(birth: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `spawn` passes a Birth of its own, which it leaves alone until we have said how it went.
+    let birth = unsafe { &mut *birth.cast::<Birth>() };
+    lead_a_group(birth.terminal, &mut birth.image);
+    let failed = become_app(&mut birth.image, &birth.command);
+    let text = failed.to_bytes();
+    // SAFETY: five bytes that outlive the call; _exit runs nothing of ours.
+    unsafe {
+        libc::write(birth.report, text.as_ptr().cast(), text.len());
+        libc::_exit(i32::from(exec_code(failed.errno)))
     }
 }
 
@@ -367,17 +394,29 @@ pub fn take_terminal_back(group: i32) {
     }
 }
 
-fn failure(read: &OwnedFd) -> Option<Failed> {
-    let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let mut bytes = [0u8; Failed::LENGTH];
-    // SAFETY: one pollfd and five bytes, which outlive the calls.
-    let read = unsafe {
-        if libc::poll(&mut poll, 1, EXEC_PATIENCE_MS) != 1 {
-            return None;
+enum Exec {
+    Done,
+    Failed(Failed),
+    /// It may yet come to an end.
+    Hangs,
+}
+
+fn wait_for_exec(report: &OwnedFd) -> Exec {
+    let mut poll = libc::pollfd { fd: report.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    for _ in 0..EXEC_PATIENCE_MS / EXEC_GLANCE_MS {
+        // SAFETY: one pollfd, which outlives the call.
+        if unsafe { libc::poll(&mut poll, 1, EXEC_GLANCE_MS) } == 1 {
+            let mut bytes = [0u8; Failed::LENGTH];
+            // SAFETY: five bytes, which outlive the call.
+            let read = unsafe { libc::read(report.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+            return if read == Failed::LENGTH as isize { Exec::Failed(Failed::from_bytes(bytes)) } else { Exec::Done };
         }
-        libc::read(read.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len())
-    };
-    (read == Failed::LENGTH as isize).then(|| Failed::from_bytes(bytes))
+        // What a signal begins must not wait for it.
+        if signals::pending().iter().any(|signal| signal != Signal::CHLD) {
+            break;
+        }
+    }
+    Exec::Hangs
 }
 
 /// Dead processes that one round of reaping takes: an app whose orphans die faster than they are reaped must not hold up signals and

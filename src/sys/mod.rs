@@ -8,7 +8,6 @@ pub mod files;
 pub mod inherited;
 pub mod netlink;
 pub mod proc;
-pub mod program;
 pub mod signals;
 pub mod sock_diag;
 pub mod stderr;

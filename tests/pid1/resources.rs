@@ -32,26 +32,6 @@ fn obeys(init: &mut Pid1) {
     assert_eq!(init.exit(), 0, "{:#?}", init.seen);
 }
 
-/// While the app serves, most of our code is in nobody's memory for our sake.
-#[test]
-fn what_only_the_start_needed_is_given_back() {
-    lameduck(&["--", "sleep", "1000"], |init| {
-        init.line(" start ");
-        // Of our code: what is resident, and all of it, in kB.
-        let code = || {
-            let maps = fs::read_to_string(format!("/proc/{}/smaps", init.pid)).ok()?;
-            let mut lines = maps.lines().skip_while(|line| !line.contains(" r-xp ")).skip(1);
-            let mut figure = |name| {
-                let line = lines.find_map(|line| line.strip_prefix(name))?;
-                line.split_whitespace().next()?.parse::<u64>().ok()
-            };
-            let size = figure("Size:")?;
-            Some((figure("Rss:")?, size))
-        };
-        eventually("less than half of our code is mapped", || code().filter(|(resident, size)| resident * 2 < *size));
-    });
-}
-
 #[test]
 fn inherited_descriptors_reach_the_app_and_are_closed_in_us() {
     let file = scratch("inherited");
