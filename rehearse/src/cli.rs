@@ -25,8 +25,8 @@ use crate::legacy;
                       lameduck-rehearse [OPTIONS] --url URL --image IMAGE [-- ARG...]",
     disable_help_flag = true,
     disable_version_flag = true,
-    after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 64 usage; 69 the server \
-                  never became ready, or something needed is not there; 70 internal.\n\n\
+    after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 2 nothing could be \
+                  judged; 64 usage; 69 the server never became ready, or something needed is not there; 70 internal.\n\n\
                   Examples:\n  \
                   lameduck-rehearse\n  \
                   lameduck-rehearse --url http://127.0.0.1:8080/ -- gunicorn --bind 127.0.0.1:8080 app:app\n  \
@@ -203,6 +203,8 @@ pub struct Plan {
     pub rounds: u32,
     pub chaos: bool,
     pub seed: u64,
+    /// One round whose seed was typed: played as it was.
+    pub replay: bool,
     pub max_lost: u64,
 }
 
@@ -252,6 +254,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         let lameduck = if embedded { vec!["--delay".to_owned(), "2s".to_owned()] } else { Vec::new() };
         contenders = vec![Contender::None, Contender::Sleep(too_short), Contender::Lameduck(lameduck)];
     }
+    let rounds = number("--rounds", &args.rounds, 1..=10_000)?;
     let plan = Plan {
         slow: path("--slow-url", &args.slow_url, "/slow")?,
         upload: path("--upload-url", &args.upload_url, "/upload")?,
@@ -275,8 +278,9 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         stop_signal: args.stop_signal.as_deref().map(signal).transpose()?,
         start_timeout: duration("--start-timeout", &args.start_timeout)?,
         probe_period: duration("--probe-period", &args.probe_period)?,
-        rounds: number("--rounds", &args.rounds, 1..=10_000)?,
+        rounds,
         chaos: args.chaos,
+        replay: args.seed.is_some() && rounds == 1,
         seed: args.seed.as_deref().map_or(Ok(random), |text| number("--seed", text, 0..=u64::MAX))?,
         max_lost: number("--max-lost", &args.max_lost, 0..=u64::MAX)?,
         url,

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use super::plot::{self, Axes, escape};
 use super::table::{self, worst};
-use super::{Column, PhaseName, Report};
+use super::{Column, End, PhaseName, Report};
 
 pub fn draw(report: &Report) -> String {
     let verdict = table::verdict(report);
-    let class = if report.verdict.passed { "passed" } else { "failed" };
+    let (class, word) = (class(report.verdict.end()), table::word(report.verdict.end()));
     let axes = Axes::of(report.contenders.iter().filter_map(worst));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {class}</title>\n\
+         content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {word}</title>\n\
          <link rel=\"icon\" href=\"data:,\">\n<style>\n{}</style>\n</head>\n<body>\n",
         escape(&report.settings.url),
         include_str!("page.css"),
@@ -46,6 +46,14 @@ pub fn draw(report: &Report) -> String {
         escape(&report.version)
     );
     page
+}
+
+fn class(end: End) -> &'static str {
+    match end {
+        End::Passed => "passed",
+        End::Failed => "failed",
+        End::NothingJudged => "nothing-judged",
+    }
 }
 
 fn summary(page: &mut String, report: &Report) {
@@ -111,7 +119,7 @@ fn contender(page: &mut String, report: &Report, column: &Column, axes: Axes) {
         );
         page.push_str("<th>answered</th><th>lost</th><th>time to stop</th><th class=\"chaos\"></th></tr></thead><tbody>\n");
         for round in &column.rounds {
-            let excused = if round.excused { " (not judged)" } else { "" };
+            let excused = if round.is_judged() { "" } else { " (not judged)" };
             let _ = writeln!(
                 page,
                 "<tr><td>{}</td><td>{}</td><td{}>{}</td><td>{}</td><td class=\"chaos\">{}{excused}</td></tr>",

@@ -75,6 +75,13 @@ pub struct Round {
     pub notes: Vec<String>,
 }
 
+impl Round {
+    /// Clients came, and nothing took the app away from them.
+    pub fn is_judged(&self) -> bool {
+        !self.excused && self.client.sent > 0
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tally {
     /// A whole answer, with a status below 400.
@@ -217,13 +224,33 @@ pub struct Bin {
     pub max_ms: Option<f64>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Verdict {
     /// Who is judged: the last contender.
     pub contender: String,
+    /// How many of its rounds.
+    pub judged: u32,
     /// By that one, in the worst round that is judged.
     pub lost: u64,
+    /// Something was judged, and it lost no more than is allowed.
     pub passed: bool,
     /// The seed of that round.
     pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    Passed,
+    Failed,
+    NothingJudged,
+}
+
+impl Verdict {
+    pub fn end(&self) -> End {
+        match (self.judged, self.passed) {
+            (0, _) => End::NothingJudged,
+            (_, true) => End::Passed,
+            (_, false) => End::Failed,
+        }
+    }
 }

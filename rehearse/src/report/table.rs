@@ -1,6 +1,6 @@
 //! The report as a table, a column for each contender.
 
-use super::{Column, Report, Round, Tally, Verdict};
+use super::{Column, End, Report, Round, Tally, Verdict};
 
 const WIDEST: usize = 24;
 
@@ -71,10 +71,13 @@ fn notes(report: &Report) -> String {
             }
             text.extend(round.notes.iter().map(|note| format!("{}: {note}\n", column.name)));
         }
-        let excused = column.rounds.iter().filter(|round| round.excused).count();
-        if excused > 0 {
-            let rounds = counted(excused as u64, "round");
-            text.push_str(&format!("{}: {rounds} took the app itself away: shown, not judged\n", column.name));
+        let count = |of: &dyn Fn(&Round) -> bool| column.rounds.iter().filter(|round| of(round)).count() as u64;
+        let excused = count(&|round| round.excused);
+        let unasked = count(&|round| !round.excused && !round.is_judged());
+        for (rounds, what) in [(excused, "took the app itself away"), (unasked, "ended before a client had come")] {
+            if rounds > 0 {
+                text.push_str(&format!("{}: {} {what}: shown, not judged\n", column.name, counted(rounds, "round")));
+            }
         }
     }
     text.push_str(&verdict(report));
@@ -84,16 +87,24 @@ fn notes(report: &Report) -> String {
 
 /// In one line.
 pub fn verdict(report: &Report) -> String {
-    let Verdict { contender, lost, passed, seed } = &report.verdict;
-    if report.contenders.last().is_some_and(|column| column.rounds.iter().all(|round| round.excused)) {
-        return format!("not judged: {contender} had its app taken away in every round; --seed {seed}");
+    let Verdict { contender, lost, seed, .. } = &report.verdict;
+    let word = word(report.verdict.end());
+    if report.verdict.end() == End::NothingJudged {
+        return format!("{word}: {contender} had no round in which clients came and its app was left to it; --seed {seed}");
     }
-    let word = if *passed { "passed" } else { "failed" };
     let allowed = match report.settings.max_lost {
         0 => String::new(),
         most => format!(" ({most} allowed)"),
     };
     format!("{word}: {contender} lost {}{allowed}; --seed {seed}", counted(*lost, "request"))
+}
+
+pub fn word(end: End) -> &'static str {
+    match end {
+        End::Passed => "passed",
+        End::Failed => "failed",
+        End::NothingJudged => "nothing judged",
+    }
 }
 
 fn counted(count: u64, what: &str) -> String {

@@ -120,24 +120,6 @@ fn the_stop_signal_is_the_images() {
     assert_eq!(rehearsed.figure(0, "/stop/code"), 7, "{rehearsed:#?}");
 }
 
-#[test]
-fn a_seed_plays_the_same_rounds_again_and_lameduck_stands_the_chaos() {
-    let play = || {
-        let words = ["--rounds", "6", "--chaos", "--seed", "9", "--load-for", "300ms", "--propagate", "300ms..1s"];
-        rehearse(&[&words[..], &["--against", "lameduck:--delay 1s"]].concat())
-    };
-    let chaos = |rehearsed: &Rehearsed| -> Vec<(Option<u64>, String)> {
-        let rounds = rehearsed.report.pointer("/contenders/0/rounds").and_then(Value::as_array).expect("rounds");
-        rounds.iter().map(|round| (round["seed"].as_u64(), round["chaos"].to_string())).collect()
-    };
-    let (first, second) = (play(), play());
-    assert_eq!(chaos(&first), chaos(&second));
-    assert_eq!(chaos(&first).len(), 6, "{first:#?}");
-    for rehearsed in [first, second] {
-        assert_eq!((&rehearsed.report["verdict"]["lost"], rehearsed.code), (&Value::from(0), 0), "{rehearsed:#?}");
-    }
-}
-
 /// A client that is late says so, and does not blame the server.
 #[test]
 fn a_client_that_cannot_keep_up_says_so() {

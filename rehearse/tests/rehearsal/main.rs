@@ -1,6 +1,7 @@
 //! lameduck-rehearse as it is typed, against servers that lose what they are told to lose, and against real ones. Run as root, as
 //! tests/run does; what a plain user may do is tried as one.
 
+mod chaos;
 mod contenders;
 mod docs;
 mod image;
