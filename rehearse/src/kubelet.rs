@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::diary::Diary;
 use crate::load::client::{Target, get};
-use crate::pod::Pod;
+use crate::pod::{Pod, ignores};
 use crate::report::What;
 
 /// What the stop signal has at least: minimumGracePeriodInSeconds.
@@ -31,6 +31,8 @@ pub struct Orders {
     pub grace: Duration,
     pub pre_stop: Option<Duration>,
     pub stop_signal: Signal,
+    /// The app's process, as we see it: the one that is to stop.
+    pub app: Option<i32>,
     /// The whole of it ends so early, as with an eviction or a node that goes down.
     pub kill_after: Option<Duration>,
 }
@@ -70,7 +72,11 @@ async fn stop_in_order(pod: &mut Pod, orders: Orders, diary: &Diary) -> i32 {
         }
         diary.note(What::PreStopEnded, "");
     }
+    let deaf = orders.app.and_then(|app| ignores(app, orders.stop_signal));
     diary.note(What::StopSignal, orders.stop_signal.to_string());
+    if let Some(why) = deaf {
+        diary.note(What::Ignored, why);
+    }
     pod.signal(orders.stop_signal).await;
     match timeout(left(orders.grace, hook), pod.wait()).await {
         Ok(code) => code,

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lameduck::core::signals::Signal;
+use lameduck::core::signals::{Signal, SignalSet};
 use lameduck::sys::child::send;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -88,16 +88,6 @@ impl Pod {
         }
     }
 
-    /// The app: below an init its first child, else PID 1.
-    pub fn app(&self, below_an_init: bool) -> Option<i32> {
-        let pid = self.pid()?;
-        if !below_an_init {
-            return Some(pid);
-        }
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
-    }
-
     /// Waits for its end: the exit code, 128+n if signal n killed it. May be dropped and asked again.
     pub async fn wait(&mut self) -> i32 {
         let code = self.child.wait().await.map_or(-1, code);
@@ -105,6 +95,33 @@ impl Pod {
             janitor.ended();
         }
         code
+    }
+}
+
+/// The app: below an init its first child, else PID 1.
+pub fn app(pid: i32, below_an_init: bool) -> Option<i32> {
+    if !below_an_init {
+        return Some(pid);
+    }
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// Why the kernel does not hand this signal to a process, if it does not.
+pub fn ignores(pid: i32, signal: Signal) -> Option<&'static str> {
+    drops(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+}
+
+/// The same, by /proc/PID/status. A signal that is blocked is kept for later, whatever it does.
+fn drops(status: &str, signal: Signal) -> Option<&'static str> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let has =
+        |name| field(name).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).map(|set| SignalSet(set).contains(signal));
+    let is_init = field("NSpid")?.split_whitespace().next_back() == Some("1");
+    match (has("SigBlk")?, has("SigIgn")?, has("SigCgt")?) {
+        (false, true, _) => Some("it asked the kernel to drop it"),
+        (false, _, false) if is_init => Some("it has no handler for it, and as PID 1 it is not ended without one"),
+        _ => None,
     }
 }
 
@@ -121,6 +138,7 @@ async fn listen(stream: impl AsyncRead + Unpin, output: Arc<Mutex<VecDeque<Strin
         match event(&text) {
             Some("stopping") => drop(diary.note(What::AppTold, "")),
             Some("draining") => drop(diary.note(What::Draining, "")),
+            Some("killing") => drop(diary.note(What::AppKilled, "")),
             _ => {}
         }
         if verbose {
@@ -150,6 +168,25 @@ fn event(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_the_kernel_drops_is_known() {
+        let status = |pids: &str, blocked: u64, ignored: u64, caught: u64| {
+            let text =
+                format!("Name:\tx\nNSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n");
+            drops(&text, Signal::TERM).map(|why| why.split(' ').nth(1).unwrap_or_default())
+        };
+        let term = 1 << 14;
+        assert_eq!(status("4711\t1", 0, 0, 2), Some("has"));
+        assert_eq!(status("4711\t1", 0, 0, term), None);
+        assert_eq!(status("1", 0, term, 0), Some("asked"));
+        assert_eq!(status("4711\t7", 0, term, 0), Some("asked"));
+        // Elsewhere the kernel ends it.
+        assert_eq!(status("4711\t7", 0, 0, 0), None);
+        // By sigwait or a signalfd.
+        assert_eq!(status("4711\t1", term, 0, 0), None);
+        assert_eq!(drops("", Signal::TERM), None);
+    }
 
     #[test]
     fn lameduck_s_log_is_read_in_each_format() {

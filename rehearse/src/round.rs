@@ -24,7 +24,7 @@ use crate::image::Container;
 use crate::kubelet::{self, Orders};
 use crate::load::client::{Outcome, Target, get};
 use crate::load::{Drive, Load};
-use crate::pod::{How, Pod};
+use crate::pod::{How, Pod, app};
 use crate::report::{Event, Round, What};
 use crate::sandbox;
 use crate::verdict::{Seen, judge};
@@ -158,10 +158,11 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         ))
     })?;
 
-    let orders = Orders {
+    let mut orders = Orders {
         grace: scene.grace,
         pre_stop: scene.contender.pre_stop(),
         stop_signal: Signal::from_number(scene.stop_signal).unwrap_or(Signal::TERM),
+        app: None,
         kill_after: match scene.chaos {
             Some(Chaos::KilledEarly { after }) => Some(after),
             _ => None,
@@ -174,7 +175,8 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let target = ready(&scene, &mut pod).await?;
     diary.note(What::Ready, "");
     // Looked up now: an engine takes its time to say.
-    let pids = scene.chaos.map_or((None, None), |_| (pod.pid(), pod.app(scene.contender.entrypoint().is_some())));
+    let pid = pod.pid();
+    orders.app = pid.and_then(|pid| app(pid, scene.contender.entrypoint().is_some()));
     let drive = Drive { rate: scene.rate, clients: scene.clients, connections: scene.connections, timeout: scene.timeout };
     let mut load = Load::start(target.clone(), &drive, arrivals);
     diary.note_at(load.began(), What::LoadBegan, "");
@@ -196,7 +198,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     if let Some(neighbours) = &mut neighbours {
         neighbours.go();
     }
-    let havoc = tokio::spawn(havoc(scene.chaos, pids, orders, diary.clone()));
+    let havoc = tokio::spawn(havoc(scene.chaos, pid, orders, diary.clone()));
     if ended.is_none() {
         ended = Some(progress("stopping", &load, kubelet::stop(&mut pod, orders, &diary)).await);
     }
@@ -319,7 +321,7 @@ async fn stop_during_start(scene: &Scene, mut pod: Pod, orders: Orders, after: D
 }
 
 /// What is to be done to it besides, from the deletion on.
-async fn havoc(chaos: Option<Chaos>, (pid, app): (Option<i32>, Option<i32>), orders: Orders, diary: Diary) {
+async fn havoc(chaos: Option<Chaos>, pid: Option<i32>, orders: Orders, diary: Diary) {
     let send = |pid: Option<i32>, signal, what: &str| {
         diary.note(What::Chaos, what);
         // Who is gone feels nothing.
@@ -333,13 +335,13 @@ async fn havoc(chaos: Option<Chaos>, (pid, app): (Option<i32>, Option<i32>), ord
         }
         Some(Chaos::Crash { after }) => {
             sleep(after).await;
-            send(app, Signal::KILL, "the app crashes");
+            send(orders.app, Signal::KILL, "the app crashes");
         }
         Some(Chaos::Paused { after, length }) => {
             sleep(after).await;
-            send(app, Signal::from_number(STOP).unwrap_or(Signal::KILL), "the app stands still");
+            send(orders.app, Signal::from_number(STOP).unwrap_or(Signal::KILL), "the app stands still");
             sleep(length).await;
-            send(app, Signal::CONT, "it goes on");
+            send(orders.app, Signal::CONT, "it goes on");
         }
         Some(Chaos::Starved) => drop(diary.note(What::Chaos, "neighbours take the CPU")),
         Some(Chaos::KilledEarly { .. } | Chaos::StopDuringStart { .. }) | None => {}

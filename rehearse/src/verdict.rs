@@ -11,6 +11,9 @@ use crate::report::{BIN_MS, Bin, Client, Event, Lost, Millis, Phase, PhaseName, 
 /// A client whose requests were sent so late, but for one in a hundred, did not keep up.
 const LATE_MS: f64 = 50.0;
 
+/// A server that ends in order has closed its listener so long after the stop signal.
+const ACCEPTS_ON_MS: Millis = 1000;
+
 /// A round as it was seen.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -63,8 +66,12 @@ pub fn judge(seen: Seen) -> Round {
     if events.iter().any(|event| event.what == What::Exited && event.at_ms < 0) {
         notes.push("PID 1 ended before anybody told it to".to_owned());
     }
-    let stop = stop(&events, lameduck);
-    if stop.killed && !excused {
+    let mut stop = stop(&events, lameduck);
+    if let Some(why) = ignored(&events, &stop, |told| !excused && accepts_on(&sent, at, told)) {
+        let killed = if stop.killed { "was killed" } else { "lameduck killed it" };
+        notes.push(format!("the app ignored the stop signal, and {killed}: {why}"));
+        stop = Stop { ignored: true, early_ms: None, ..stop };
+    } else if stop.killed && !excused {
         notes.push("the grace period ran out: KILL".to_owned());
     }
     Round {
@@ -73,9 +80,9 @@ pub fn judge(seen: Seen) -> Round {
         excused,
         tally,
         lost_before_stop,
+        phases: phases(&events, lameduck, stop.ignored),
         stop,
         client,
-        phases: phases(&events, lameduck),
         bins: bins(&sent, at),
         events,
         notes,
@@ -124,6 +131,7 @@ fn stop(events: &[Event], lameduck: bool) -> Stop {
         took_ms: exited.map(|event| event.at_ms).filter(|at| *at >= 0),
         code: exited.and_then(|event| event.detail.parse().ok()),
         killed: first(What::Killed).is_some(),
+        ignored: false,
         told_ms,
         quiet_ms,
         wasted_ms: between(quiet_ms, told_ms),
@@ -131,15 +139,32 @@ fn stop(events: &[Event], lameduck: bool) -> Stop {
     }
 }
 
+/// Why an app that had to be killed took no notice of its stop signal, if that is so.
+fn ignored(events: &[Event], stop: &Stop, accepts_on: impl Fn(Millis) -> bool) -> Option<String> {
+    if !stop.killed && first(events, What::AppKilled).is_none() {
+        return None;
+    }
+    let dropped = events.iter().find(|event| event.what == What::Ignored).map(|event| event.detail.clone());
+    dropped.or_else(|| accepts_on(stop.told_ms?).then(|| "it went on accepting connections".to_owned()))
+}
+
+/// Whether new connections were answered a second after the stop signal and later, and none was refused.
+fn accepts_on(sent: &[&Record], at: impl Fn(Duration) -> Millis, told: Millis) -> bool {
+    let later = || sent.iter().filter(|record| record.kind != Kind::Pool && at(record.sent) >= told + ACCEPTS_ON_MS);
+    later().any(|record| record.outcome == Outcome::Answered) && later().all(|record| record.outcome != Outcome::Refused)
+}
+
 /// The server's life from the load's beginning on, without a gap.
-fn phases(events: &[Event], lameduck: bool) -> Vec<Phase> {
+fn phases(events: &[Event], lameduck: bool, ignored: bool) -> Vec<Phase> {
     let mut turns = Vec::new();
     for event in events {
         let name = match event.what {
             What::LoadBegan => PhaseName::Serving,
             What::PreStop => PhaseName::PreStop,
             What::StopSignal if lameduck => PhaseName::LameDuck,
-            What::StopSignal | What::AppTold | What::Killed => PhaseName::Stopping,
+            // It serves on.
+            What::StopSignal | What::AppTold if ignored => continue,
+            What::StopSignal | What::AppTold | What::Killed | What::AppKilled => PhaseName::Stopping,
             What::Exited => PhaseName::Gone,
             _ => continue,
         };
@@ -247,6 +272,43 @@ mod tests {
         // Who is no lameduck tells with the stop signal.
         let list = [(0, What::Deleted), (4000, What::StopSignal), (3000, What::LastLearnt)];
         assert_eq!(seen(vec![], &list, false).stop.wasted_ms, Some(1000));
+    }
+
+    #[test]
+    fn an_app_that_takes_no_notice_was_not_told_too_early() {
+        let list = [(0, What::Deleted), (0, What::StopSignal), (5000, What::LastLearnt), (30_000, What::Killed)];
+        let all = [&list[..], &[(30_010, What::Exited)]].concat();
+        let asked = |sent: u64, outcome| record(2000 + sent, 2000 + sent + 10, outcome);
+        let judged = |records: Vec<Record>, list: &[(Millis, What)], lameduck| {
+            let round = seen(records, list, lameduck);
+            let word = round.notes.last().and_then(|note| note.split(": ").nth(1).map(str::to_owned)).unwrap_or_default();
+            (round.stop.ignored, round.stop.early_ms, word)
+        };
+        // The kernel says so, whatever clients saw.
+        let deaf = [&[(0, What::Ignored)], &all[..]].concat();
+        assert_eq!(judged(vec![asked(100, Outcome::Refused)], &deaf, false), (true, None, "7".to_owned()));
+        // Clients say so.
+        let served = vec![asked(100, Outcome::Answered), asked(3000, Outcome::Answered), asked(4000, Outcome::Cut)];
+        let accepting = "it went on accepting connections".to_owned();
+        assert_eq!(judged(served.clone(), &all, false), (true, None, accepting.clone()));
+        // It closed its listener, at once or later, and could not end.
+        let refused = vec![asked(100, Outcome::Answered), asked(3000, Outcome::Refused)];
+        assert_eq!(judged(refused, &all, false), (false, Some(5000), "KILL".to_owned()));
+        let later = vec![asked(3000, Outcome::Answered), asked(4000, Outcome::Refused)];
+        assert_eq!(judged(later, &all, false).0, false);
+        assert_eq!(judged(vec![asked(100, Outcome::Answered)], &all, false).0, false);
+        // Whoever was not killed has not ignored it.
+        let ended = [&[(0, What::Ignored)], &list[..3], &[(4500, What::Exited)]].concat();
+        assert_eq!(judged(served.clone(), &ended, false), (false, Some(5000), String::new()));
+        // lameduck kills as well.
+        let list = [(0, What::StopSignal), (0, What::Ignored), (5000, What::LastLearnt), (9000, What::AppTold)];
+        let list = [&list[..], &[(18_000, What::AppKilled), (18_010, What::Exited)]].concat();
+        let round = seen(vec![], &list, true);
+        assert_eq!((round.stop.ignored, round.stop.killed, round.stop.wasted_ms), (true, false, Some(4000)));
+        assert_eq!(round.notes, ["the app ignored the stop signal, and lameduck killed it: 7"]);
+        // It serves until then.
+        let names: Vec<_> = seen(vec![], &deaf, false).phases.iter().map(|phase| (phase.name, phase.to_ms)).collect();
+        assert_eq!(names, [(PhaseName::Serving, 30_000), (PhaseName::Stopping, 30_010)]);
     }
 
     #[test]

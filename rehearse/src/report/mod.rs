@@ -129,13 +129,15 @@ pub struct Stop {
     pub code: Option<i32>,
     /// The grace period ran out.
     pub killed: bool,
+    /// The app took no notice of its stop signal, and was killed by the kubelet or by lameduck.
+    pub ignored: bool,
     /// When the app was told to stop: by the kubelet, or by lameduck.
     pub told_ms: Option<Millis>,
     /// From here on nothing was in flight and no client would send any more.
     pub quiet_ms: Option<Millis>,
     /// From `quiet` to `told`, if it was that way round: time that served nobody.
     pub wasted_ms: Option<u64>,
-    /// From `told` to `quiet`, if it was that way round: the app was told while clients still needed it.
+    /// From `told` to `quiet`, if it was that way round: the app was told while clients still needed it. None if it ignored that.
     pub early_ms: Option<u64>,
 }
 
@@ -176,6 +178,8 @@ pub enum What {
     Draining,
     /// lameduck sent the app its stop signal.
     AppTold,
+    /// The kernel does not hand the stop signal to the app: why.
+    Ignored,
     /// The first client that knows of the removal.
     FirstLearnt,
     LastLearnt,
@@ -187,6 +191,8 @@ pub enum What {
     Chaos,
     /// The grace period was over.
     Killed,
+    /// lameduck killed what was left of the app.
+    AppKilled,
     /// PID 1 ended.
     Exited,
 }

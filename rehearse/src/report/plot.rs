@@ -82,7 +82,7 @@ fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
         What::Draining => Some("nothing new comes"),
         What::AppTold => Some("app told to stop"),
         What::StopSignal => Some("stop signal"),
-        What::Killed => Some("KILL"),
+        What::Killed | What::AppKilled => Some("KILL"),
         What::Exited => Some("ended"),
         What::ProbeNotReady => Some("not ready"),
         What::Chaos => Some(""),

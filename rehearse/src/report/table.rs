@@ -40,7 +40,10 @@ pub fn rows(report: &Report, head: impl Fn(&str) -> String) -> Vec<(String, Vec<
     let of = if many { ", at most" } else { "" };
     row(&format!("time to stop{of}"), &|column| seconds(most(column, |round| round.stop.took_ms.map(|took| took.max(0) as u64))));
     row(&format!("time wasted{of}"), &|column| seconds(most(column, |round| round.stop.wasted_ms)));
-    row(&format!("told too early by{of}"), &|column| seconds(most(column, |round| round.stop.early_ms)));
+    row(&format!("told too early by{of}"), &|column| match most(column, |round| round.stop.early_ms) {
+        None if column.rounds.iter().any(|round| round.stop.ignored) => "ignored".to_owned(),
+        early => seconds(early),
+    });
     if many {
         row("rounds that lost", &|column| {
             let lost = column.rounds.iter().filter(|round| round.tally.lost.total() > 0).count();
@@ -90,7 +93,7 @@ pub fn verdict(report: &Report) -> String {
     let Verdict { contender, lost, seed, .. } = &report.verdict;
     let word = word(report.verdict.end());
     if report.verdict.end() == End::NothingJudged {
-        return format!("{word}: {contender} had no round in which clients came and its app was left to it; --seed {seed}");
+        return format!("{word} of {contender}: in each round no client came, or chaos took the app away; --seed {seed}");
     }
     let allowed = match report.settings.max_lost {
         0 => String::new(),

@@ -41,10 +41,11 @@ fn nothing_judged_is_neither_passed_nor_failed() {
         let verdict = &rehearsed.report["verdict"];
         assert_eq!((rehearsed.code, &verdict["passed"], &verdict["judged"]), (2, &Value::Bool(false), &Value::from(0)));
         assert!(rehearsed.table.contains(why), "{}", rehearsed.table);
-        assert!(rehearsed.table.contains("\nnothing judged: none had no round in which "), "{}", rehearsed.table);
+        assert!(rehearsed.table.contains("\nnothing judged of none: in each round no client came"), "{}", rehearsed.table);
         let page = fs::read_to_string(&html).expect("a page");
         assert!(
-            page.contains("<p class=\"verdict nothing-judged\">nothing judged: ") && page.contains(": nothing judged</title>")
+            page.contains("<p class=\"verdict nothing-judged\">nothing judged of none: ")
+                && page.contains(": nothing judged</title>")
         );
     }
 }

@@ -15,10 +15,7 @@ fn alone_it_shows_three_deaths_and_only_lameducks_loses_nothing() {
     assert_eq!((rehearsed.lost(2), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
     assert!(rehearsed.figure(2, "/tally/answered") > 200, "{rehearsed:#?}");
     // What the table says is what the report says.
-    let row = |name: &str| -> Vec<u64> {
-        let row = rehearsed.table.lines().find_map(|line| line.strip_prefix(name)).expect("a row");
-        row.split_whitespace().map(|cell| cell.parse().expect("a number")).collect()
-    };
+    let row = |name| -> Vec<u64> { rehearsed.cells(name).iter().map(|cell| cell.parse().expect("a number")).collect() };
     assert_eq!(row("answered"), [0, 1, 2].map(|column| rehearsed.figure(column, "/tally/answered")));
     assert_eq!(row("lost"), [0, 1, 2].map(|column| rehearsed.lost_in_all(column)));
     assert_eq!(row("  refused"), [0, 1, 2].map(|column| rehearsed.lost(column)[0]));
@@ -107,6 +104,28 @@ fn the_grace_period_ends_in_kill() {
     // lameduck is done before.
     assert!(took(2) < 4000, "{rehearsed:#?}");
     assert_eq!(rehearsed.figure(0, "/stop/code"), 137, "{rehearsed:#?}");
+    // Nobody was told too early: nobody listened.
+    let asked = "it asked the kernel to drop it";
+    assert_eq!(rehearsed.cells("told too early by"), ["ignored"; 3], "{}", rehearsed.table);
+    let note = format!("none: the app ignored the stop signal, and was killed: {asked}\n");
+    assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+    let note = format!("lameduck: the app ignored the stop signal, and lameduck killed it: {asked}\n");
+    assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+}
+
+/// A server that has no handler dies of TERM below an init, and as PID 1 it does not even notice.
+#[test]
+fn pid_1_without_a_handler_ignores_the_stop_signal() {
+    let server =
+        "import http.server as h\nh.ThreadingHTTPServer(('127.0.0.1', 8088), h.SimpleHTTPRequestHandler).serve_forever()";
+    let words = ["--url", "http://127.0.0.1:8088/", "--grace-period", "3s", "--against", "none,tini", "--", PYTHON, "-c", server];
+    let mut command = rehearsal(&[&QUICK[..], &words].concat());
+    let rehearsed = rehearsed(command.current_dir("/").output().expect("timeout, from coreutils"), Value::Null);
+    let [none, tini] = &rehearsed.cells("told too early by")[..] else { panic!("{}", rehearsed.table) };
+    assert!(none == "ignored" && tini.ends_with('s'), "{}", rehearsed.table);
+    let why = "it has no handler for it, and as PID 1 it is not ended without one";
+    let note = format!("none: the app ignored the stop signal, and was killed: {why}\n");
+    assert!(rehearsed.table.contains(&note) && !rehearsed.table.contains("tini: the app ignored"), "{}", rehearsed.table);
 }
 
 /// `--stop-signal` is what the contender gets.

@@ -93,6 +93,14 @@ impl Rehearsed {
         ["refused", "reset", "cut", "failed", "timed_out"].map(|kind| self.figure(contender, &format!("/tally/lost/{kind}")))
     }
 
+    /// What the table has in this row.
+    #[track_caller]
+    fn cells(&self, name: &str) -> Vec<String> {
+        let row = self.table.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("   "));
+        let row = row.unwrap_or_else(|| panic!("no {name} in {}", self.table));
+        row.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    }
+
     #[track_caller]
     fn lost_in_all(&self, contender: usize) -> u64 {
         self.lost(contender).iter().sum()
