@@ -66,8 +66,8 @@ pub struct Args {
     #[arg(long, help_heading = "The server")]
     pub verbose: bool,
 
-    /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, lameduck:"--delay 3s". Repeatable, or
-    /// a list with commas; the last one is judged [default: none, sleep:5, lameduck]
+    /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, "lameduck --delay 3s". Repeatable, or
+    /// a list with commas; the last one is judged [default: none,sleep:5,lameduck; embedded server: none,sleep:2,lameduck --delay 2s]
     #[arg(long, value_name = "CONTENDER", help_heading = "The contenders")]
     pub against: Vec<String>,
 
@@ -83,7 +83,8 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value = "16", help_heading = "The clients")]
     pub connections: String,
 
-    /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s]
+    /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s; embedded
+    /// server: 1s..4s]
     #[arg(long, value_name = "FIRST..LAST", help_heading = "The clients")]
     pub propagate: Option<String>,
 
@@ -103,7 +104,8 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "The clients")]
     pub timeout: String,
 
-    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s]
+    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s;
+    /// embedded server: 1500ms]
     #[arg(long, value_name = "DURATION", help_heading = "The kubelet")]
     pub load_for: Option<String>,
 
@@ -208,6 +210,11 @@ pub struct Plan {
     pub max_lost: u64,
 }
 
+/// What is meant where nothing is typed, as `--help` says: for the user's server, and for the embedded one, of which everything is known.
+const AGAINST: [&str; 2] = ["none,sleep:5,lameduck", "none,sleep:2,lameduck --delay 2s"];
+const PROPAGATE: [&str; 2] = ["2s..6s", "1s..4s"];
+const LOAD_FOR: [&str; 2] = ["3s", "1500ms"];
+
 /// `random` is the seed if none was typed.
 pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     let usage = Refused::usage;
@@ -217,6 +224,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         (None, command) => Server::Command(command.to_vec()),
     };
     let embedded = server == Server::Embedded;
+    let own = usize::from(embedded);
     if embedded && args.url.is_some() {
         return Err(usage(
             "cannot rehearse --url alone: nothing to start; add -- COMMAND or --image, or leave --url out".to_owned(),
@@ -250,9 +258,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     let contenders = args.against.iter().map(|text| Contender::parse_list(text)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     let mut contenders = contenders.concat();
     if contenders.is_empty() {
-        let too_short = Duration::from_secs(if embedded { 2 } else { 5 });
-        let lameduck = if embedded { vec!["--delay".to_owned(), "2s".to_owned()] } else { Vec::new() };
-        contenders = vec![Contender::None, Contender::Sleep(too_short), Contender::Lameduck(lameduck)];
+        contenders = Contender::parse_list(AGAINST[own]).map_err(usage)?;
     }
     let rounds = number("--rounds", &args.rounds, 1..=10_000)?;
     let plan = Plan {
@@ -270,10 +276,9 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         rate: number("--rate", &args.rate, 0.1..=50_000.0)?,
         clients: number("--clients", &args.clients, 1..=1000)?,
         connections: number("--connections", &args.connections, 0..=10_000)?,
-        propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(if embedded { "1s..4s" } else { "2s..6s" }))
-            .map_err(usage)?,
+        propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(PROPAGATE[own])).map_err(usage)?,
         timeout: duration("--timeout", &args.timeout)?,
-        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(if embedded { "1500ms" } else { "3s" }))?,
+        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(LOAD_FOR[own]))?,
         grace: duration("--grace-period", &args.grace_period)?,
         stop_signal: args.stop_signal.as_deref().map(signal).transpose()?,
         start_timeout: duration("--start-timeout", &args.start_timeout)?,
@@ -334,6 +339,23 @@ mod tests {
         assert_eq!((plan.upload.as_deref(), plan.seed, plan.own_network), (Some("/upload"), 42, true));
         // The sleep is too short for the last client.
         assert!(plan.propagation.last > plan.contenders[1].pre_stop().unwrap());
+    }
+
+    #[test]
+    fn help_says_what_is_meant_where_nothing_is_typed() {
+        let help = help().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (option, [yours, embedded]) in [("--against", AGAINST), ("--propagate", PROPAGATE), ("--load-for", LOAD_FOR)] {
+            let (_, of_option) = help.split_once(&format!("{option} <")).unwrap();
+            let default = of_option.split(['[', ']']).nth(1).unwrap();
+            assert_eq!(default, format!("default: {yours}; embedded server: {embedded}"));
+        }
+        let (yours, embedded) = (read(&["--url", "http://127.0.0.1/", "--", "server"]).unwrap(), read(&[]).unwrap());
+        let seconds = |plan: &Plan| {
+            let times = [plan.propagation.first, plan.propagation.last, plan.load_for];
+            (plan.contenders[1].pre_stop().unwrap().as_secs(), times.map(|time| time.as_secs_f64()))
+        };
+        assert_eq!(seconds(&yours), (5, [2.0, 6.0, 3.0]));
+        assert_eq!(seconds(&embedded), (2, [1.0, 4.0, 1.5]));
     }
 
     #[test]

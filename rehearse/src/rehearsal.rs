@@ -14,6 +14,7 @@ use fastrand::Rng;
 use crate::cast::Cast;
 use crate::chaos::Chaos;
 use crate::cli::{self, Plan};
+use crate::contender::typed;
 use crate::report::{self, Column, End, Report, Round, Settings, Verdict};
 use crate::round::{Scene, Word};
 use crate::{Refused, STAGE};
@@ -194,7 +195,7 @@ fn verdict(columns: &[Column], max_lost: u64) -> Verdict {
 fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) -> Report {
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: typed(words),
+        command: typed(["lameduck-rehearse".into()].iter().chain(words).map(|word| word.to_string_lossy())),
         settings: Settings {
             url: format!("http://{}{}", plan.url.authority, plan.url.path),
             seed: plan.seed,
@@ -212,15 +213,6 @@ fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) ->
         verdict: verdict(&columns, plan.max_lost),
         contenders: columns,
     }
-}
-
-fn typed(words: &[OsString]) -> String {
-    let quoted = words.iter().map(|word| {
-        let word = word.to_string_lossy();
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
-        if plain { word.into_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    });
-    ["lameduck-rehearse".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// A line that is written over, on a terminal; elsewhere, one line for each contender that is done.

@@ -57,22 +57,20 @@ fn class(end: End) -> &'static str {
 }
 
 fn summary(page: &mut String, report: &Report) {
-    let rows = table::rows(report, |name| name.to_owned());
-    page.push_str("<div class=\"wide\"><table>\n");
-    for (number, (name, cells)) in rows.iter().enumerate() {
+    let heads: String =
+        report.contenders.iter().map(|column| format!("<th scope=\"col\">{}</th>", escape(&column.name))).collect();
+    let _ = writeln!(page, "<div class=\"wide\"><table>\n<thead><tr><td></td>{heads}</tr></thead><tbody>");
+    for (name, cells) in table::rows(report) {
         let lost = name.starts_with("lost") || name.starts_with("  ");
         let cells: String = cells
             .iter()
-            .map(|cell| match number {
-                0 => format!("<th scope=\"col\">{}</th>", escape(cell)),
-                _ if lost && cell != "0" => format!("<td class=\"some\">{}</td>", escape(cell)),
+            .map(|cell| match cell.as_str() {
+                "0" => "<td>0</td>".to_owned(),
+                _ if lost => format!("<td class=\"some\">{}</td>", escape(cell)),
                 _ => format!("<td>{}</td>", escape(cell)),
             })
             .collect();
-        let _ = match number {
-            0 => writeln!(page, "<thead><tr><td></td>{cells}</tr></thead><tbody>"),
-            _ => writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(name)),
-        };
+        let _ = writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(&name));
     }
     page.push_str("</tbody></table></div>\n");
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds since the pod was deleted; before that they are negative.
 pub type Millis = i64;
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Report {
     /// Of lameduck.
     pub version: String,
@@ -22,7 +22,7 @@ pub struct Report {
     pub verdict: Verdict,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Settings {
     pub url: String,
     pub seed: u64,

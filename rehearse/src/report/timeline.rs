@@ -4,20 +4,22 @@ use super::{BIN_MS, Millis, PhaseName, Report, Round, What};
 
 /// Columns that the bars have.
 const WIDTH: usize = 84;
+/// Before these, what they show.
+const LABEL: usize = 11;
 const BEFORE_MS: Millis = 500;
 
 pub fn draw(report: &Report) -> String {
     let rounds = || report.contenders.iter().filter_map(|column| column.rounds.get(column.worst).map(|round| (column, round)));
     let Some(last) = rounds().map(|(_, round)| end(round)).max() else { return String::new() };
-    let name = rounds().map(|(column, _)| column.name.chars().count().min(24)).max().unwrap_or(0).max(7);
     let scale = Scale { from: -BEFORE_MS, step: ((last + BEFORE_MS) / WIDTH as Millis + 1).max(20) };
     let grace = report.settings.grace_period_ms as Millis;
 
-    let mut text = format!("\n{:name$}  {}\n", "", scale.ruler(last));
+    let mut text = format!("\n{:LABEL$}{}\n", "", scale.ruler(last));
     for (column, round) in rounds() {
-        let short: String = column.name.chars().take(24).collect();
-        text.push_str(format!("{short:name$}  {}\n", server(round, scale, last, grace)).as_str());
-        text.push_str(format!("{:name$}  {}\n", "clients", clients(round, scale, last)).as_str());
+        text.push_str(&format!("{}\n", column.name));
+        for (label, bars) in [("server", server(round, scale, last, grace)), ("clients", clients(round, scale, last))] {
+            text.push_str(&format!("  {label:0$}{bars}\n", LABEL - 2));
+        }
     }
     text.push_str(
         "\nserver: = serves, ~ preStop sleeps, - lame duck, . stops, ! killed.  clients: : send, x lose, | the last has learnt\n",

@@ -51,6 +51,29 @@ fn the_last_contender_decides() {
     assert_eq!(against("none", &["--max-lost", "100000"]).0, 0);
 }
 
+/// What is typed is a column's title, and what lameduck gets.
+#[test]
+fn a_command_line_is_a_contender() {
+    let place = Place::new();
+    let html = place.path("report.html");
+    let words = ["--against", "lameduck --delay 300ms --admin :9102,lameduck --delay 4s", "--html", &html];
+    let rehearsed = rehearse(&[&words[..], &["--load-for", "500ms", "--propagate", "100ms..200ms"]].concat());
+    let titles = ["lameduck --delay 300ms --admin :9102", "lameduck --delay 4s"];
+    for (column, title) in titles.iter().enumerate() {
+        assert_eq!(rehearsed.report["contenders"][column]["name"], *title, "{rehearsed:#?}");
+    }
+    let head: Vec<&str> = rehearsed.table.lines().skip(1).take(2).map(str::trim).collect();
+    assert_eq!(head, ["lameduck --delay 300ms", "--admin :9102   lameduck --delay 4s"], "{}", rehearsed.table);
+    let page = fs::read_to_string(&html).expect("a page");
+    assert!(page.contains(&titles.map(|title| format!("<th scope=\"col\">{title}</th>")).concat()), "{page}");
+    let took = |column| rehearsed.figure(column, "/stop/told_ms");
+    assert!((300..4000).contains(&took(0)) && took(1) >= 4000, "{rehearsed:#?}");
+    // An option that this lameduck does not have is its own to refuse.
+    let unknown = rehearse(&["--against", "lameduck --no-such-option wait"]);
+    assert_eq!(unknown.code, 64, "{unknown:#?}");
+    assert!(unknown.said.contains("(lameduck --no-such-option wait): the server ended with code 64"), "{unknown:#?}");
+}
+
 /// Real servers, as one types them, beside real inits.
 #[test]
 fn gunicorn() {
