@@ -369,7 +369,7 @@ mod tests {
             "--against",
             "tini,none",
             "--against",
-            "lameduck:--delay 3s",
+            "lameduck --delay 3s",
             "--",
             "server",
             "--rate",

@@ -99,7 +99,7 @@ fn nginx() {
 
 #[track_caller]
 fn compare(url: &str, command: &[&str]) {
-    let words = ["--url", url, "--against", "none,tini,dumb-init,lameduck:\"--delay 2s\"", "--"];
+    let words = ["--url", url, "--against", "none,tini,dumb-init,lameduck --delay 2s", "--"];
     let rehearsed = rehearse(&[&QUICK[..], &words, command].concat());
     for bystander in 0..3 {
         assert!(rehearsed.lost_in_all(bystander) > 20, "{rehearsed:#?}");

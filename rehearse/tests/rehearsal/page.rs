@@ -56,7 +56,7 @@ fn words_stay_words_and_the_end_is_marked() {
     let deaf = "import signal, http.server as h # <script>alert('&amp;')</script> \"\nsignal.signal(15, signal.SIG_IGN)\n\
                 h.ThreadingHTTPServer(('127.0.0.1', 8087), h.SimpleHTTPRequestHandler).serve_forever()";
     let words = ["--url", "http://127.0.0.1:8087/?a=1&amp=2", "--grace-period", "3s", "--load-for", "500ms", "--propagate"];
-    let words = [&words[..], &["300ms..1s", "--against", "none,lameduck:--delay 1s", "--", PYTHON, "-c", deaf]].concat();
+    let words = [&words[..], &["300ms..1s", "--against", "none,lameduck --delay 1s", "--", PYTHON, "-c", deaf]].concat();
     let page = page(&place, &words);
     is_well(&place, &page, 2);
     assert!(page.contains("KILL, ended, grace period ends<") || page.contains("grace period ends, KILL, ended<"), "{page}");
@@ -67,7 +67,7 @@ fn words_stay_words_and_the_end_is_marked() {
 fn many_rounds() {
     let place = Place::new();
     let words = ["--rounds", "3", "--chaos", "--seed", "3", "--load-for", "300ms", "--propagate", "300ms..1s"];
-    let page = page(&place, &[&words[..], &["--against", "none,lameduck:--delay 1s"]].concat());
+    let page = page(&place, &[&words[..], &["--against", "none,lameduck --delay 1s"]].concat());
     is_well(&place, &page, 2);
     assert_eq!(page.matches("<details>").count(), 2);
 }
