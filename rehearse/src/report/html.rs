@@ -58,7 +58,7 @@ fn class(end: End) -> &'static str {
 
 fn summary(page: &mut String, report: &Report) {
     let heads: String =
-        report.contenders.iter().map(|column| format!("<th scope=\"col\">{}</th>", escape(&column.name))).collect();
+        report.contenders.iter().map(|column| format!("<th scope=\"col\">{}</th>", words(&column.name))).collect();
     let _ = writeln!(page, "<div class=\"wide\"><table>\n<thead><tr><td></td>{heads}</tr></thead><tbody>");
     for (name, cells) in table::rows(report) {
         let lost = name.starts_with("lost") || name.starts_with("  ");
@@ -73,6 +73,15 @@ fn summary(page: &mut String, report: &Report) {
         let _ = writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(&name));
     }
     page.push_str("</tbody></table></div>\n");
+}
+
+/// A name that a narrow window may break at its blanks, and not after an option's hyphens.
+fn words(name: &str) -> String {
+    let word = |word: &str| match word.starts_with('-') {
+        true => format!("<span class=\"option\">{}</span>", escape(word)),
+        false => escape(word),
+    };
+    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn legend(page: &mut String, report: &Report) {
