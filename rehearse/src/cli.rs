@@ -83,6 +83,12 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value = "16", help_heading = "The clients")]
     pub connections: String,
 
+    /// Clients besides, each of which keeps one connection, asks through it about four times a second (for --url, and as often it POSTs to
+    /// --upload-url if given) and never learns; its new connections go to another pod, at its own time within --propagate [default: 8;
+    /// embedded server: 20]
+    #[arg(long, value_name = "COUNT", help_heading = "The clients")]
+    pub pinned: Option<String>,
+
     /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s; embedded
     /// server: 1s..4s]
     #[arg(long, value_name = "FIRST..LAST", help_heading = "The clients")]
@@ -195,6 +201,7 @@ pub struct Plan {
     pub rate: f64,
     pub clients: usize,
     pub connections: usize,
+    pub pinned: usize,
     pub propagation: Propagation,
     pub timeout: Duration,
     pub load_for: Duration,
@@ -212,6 +219,7 @@ pub struct Plan {
 
 /// What is meant where nothing is typed, as `--help` says: for the user's server, and for the embedded one, of which everything is known.
 const AGAINST: [&str; 2] = ["none,sleep:5,lameduck", "none,sleep:2,lameduck --delay 2s"];
+const PINNED: [&str; 2] = ["8", "20"];
 const PROPAGATE: [&str; 2] = ["2s..6s", "1s..4s"];
 const LOAD_FOR: [&str; 2] = ["3s", "1500ms"];
 
@@ -276,6 +284,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         rate: number("--rate", &args.rate, 0.1..=50_000.0)?,
         clients: number("--clients", &args.clients, 1..=1000)?,
         connections: number("--connections", &args.connections, 0..=10_000)?,
+        pinned: number("--pinned", args.pinned.as_deref().unwrap_or(PINNED[own]), 0..=10_000)?,
         propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(PROPAGATE[own])).map_err(usage)?,
         timeout: duration("--timeout", &args.timeout)?,
         load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(LOAD_FOR[own]))?,
@@ -344,7 +353,8 @@ mod tests {
     #[test]
     fn help_says_what_is_meant_where_nothing_is_typed() {
         let help = help().split_whitespace().collect::<Vec<_>>().join(" ");
-        for (option, [yours, embedded]) in [("--against", AGAINST), ("--propagate", PROPAGATE), ("--load-for", LOAD_FOR)] {
+        let options = [("--against", AGAINST), ("--pinned", PINNED), ("--propagate", PROPAGATE), ("--load-for", LOAD_FOR)];
+        for (option, [yours, embedded]) in options {
             let (_, of_option) = help.split_once(&format!("{option} <")).unwrap();
             let default = of_option.split(['[', ']']).nth(1).unwrap();
             assert_eq!(default, format!("default: {yours}; embedded server: {embedded}"));
@@ -354,8 +364,8 @@ mod tests {
             let times = [plan.propagation.first, plan.propagation.last, plan.load_for];
             (plan.contenders[1].pre_stop().unwrap().as_secs(), times.map(|time| time.as_secs_f64()))
         };
-        assert_eq!(seconds(&yours), (5, [2.0, 6.0, 3.0]));
-        assert_eq!(seconds(&embedded), (2, [1.0, 4.0, 1.5]));
+        assert_eq!((seconds(&yours), yours.pinned), ((5, [2.0, 6.0, 3.0]), 8));
+        assert_eq!((seconds(&embedded), embedded.pinned), ((2, [1.0, 4.0, 1.5]), 20));
     }
 
     #[test]
@@ -396,6 +406,8 @@ mod tests {
             (&["--rate", "0"], "cannot read --rate 0: not a number from 0.1 to 50000"),
             (&["--rate", "NaN"], "cannot read --rate"),
             (&["--clients", "0"], "cannot read --clients"),
+            (&["--pinned", "-1"], "cannot read"),
+            (&["--pinned=many"], "cannot read --pinned many: not a number from 0 to 10000"),
             (&["--rounds", "-1"], "cannot read"),
             (&["--propagate", "6s..2s"], "cannot read --propagate"),
             (&["--stop-signal", "TERMS"], "cannot read --stop-signal"),

@@ -55,6 +55,7 @@ pub struct Scene {
     pub rate: f64,
     pub clients: usize,
     pub connections: usize,
+    pub pinned: usize,
     pub timeout: Duration,
     /// Under load before the deletion.
     pub load_for: Duration,
@@ -130,6 +131,8 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let propagation = Propagation { first: scene.first_learns, last: scene.last_learns };
     let learnt = propagation.draw(scene.clients, &mut rng);
     let arrivals = rng.fork();
+    let removed = propagation.draw(scene.pinned, &mut rng);
+    let pinned = rng.fork();
     for address in &scene.addresses {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             return Err(Refused::unavailable(format!(
@@ -177,8 +180,14 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     // Looked up now: an engine takes its time to say.
     let pid = pod.pid();
     orders.app = pid.and_then(|pid| app(pid, scene.contender.entrypoint().is_some()));
-    let drive = Drive { rate: scene.rate, clients: scene.clients, connections: scene.connections, timeout: scene.timeout };
-    let mut load = Load::start(target.clone(), &drive, arrivals);
+    let drive = Drive {
+        rate: scene.rate,
+        clients: scene.clients,
+        connections: scene.connections,
+        pinned: scene.pinned,
+        timeout: scene.timeout,
+    };
+    let mut load = Load::start(target.clone(), &drive, arrivals, pinned);
     diary.note_at(load.began(), What::LoadBegan, "");
     let deleted = Arc::new(AtomicBool::new(false));
     let prober = tokio::spawn(kubelet::probe(target, scene.probe_period, deleted.clone(), diary.clone()));
@@ -191,8 +200,9 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
 
     let t0 = diary.note(What::Deleted, "");
     deleted.store(true, Ordering::Relaxed);
-    load.deleted(t0, &learnt);
-    for (at, what) in [(learnt.iter().min(), What::FirstLearnt), (learnt.iter().max(), What::LastLearnt)] {
+    load.deleted(t0, &learnt, &removed);
+    let news = || learnt.iter().chain(&removed);
+    for (at, what) in [(news().min(), What::FirstLearnt), (news().max(), What::LastLearnt)] {
         diary.note_at(t0 + at.copied().unwrap_or_default(), what, "");
     }
     if let Some(neighbours) = &mut neighbours {
@@ -208,7 +218,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let (answered, lost) = load.so_far();
     let gone = if ended == Some(0) { "gone" } else { "gone, with an error" };
     say(&Word::Progress { doing: gone.to_owned(), answered, lost });
-    let records = load.finish().await;
+    let (records, kept) = load.finish().await;
 
     let began = signed_ms(load.began(), t0);
     Ok(judge(Seen {
@@ -217,6 +227,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         excused: scene.chaos.is_some_and(Chaos::takes_the_app),
         load_began_ms: began,
         records,
+        kept,
         events: events(&diary, t0),
         lameduck: scene.contender.is_lameduck(),
         notes: Vec::new(),

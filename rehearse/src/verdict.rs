@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::load::Record;
 use crate::load::client::Outcome;
+use crate::load::pinned::Turn;
 use crate::load::schedule::Kind;
-use crate::report::{BIN_MS, Bin, Client, Event, Lost, Millis, Phase, PhaseName, Round, Stop, Tally, What};
+use crate::report::{BIN_MS, Bin, Client, Event, Kept, Lost, Millis, Phase, PhaseName, Round, Stop, Tally, What};
 
 /// A client whose requests were sent so late, but for one in a hundred, did not keep up.
 const LATE_MS: f64 = 50.0;
@@ -23,13 +24,14 @@ pub struct Seen {
     /// When the load began, from the deletion on.
     pub load_began_ms: f64,
     pub records: Vec<Record>,
+    pub kept: Vec<Turn>,
     pub events: Vec<Event>,
     pub lameduck: bool,
     pub notes: Vec<String>,
 }
 
 pub fn judge(seen: Seen) -> Round {
-    let Seen { seed, chaos, excused, load_began_ms, records, mut events, lameduck, mut notes } = seen;
+    let Seen { seed, chaos, excused, load_began_ms, records, kept, mut events, lameduck, mut notes } = seen;
     let at = |moment: Duration| (load_began_ms + moment.as_secs_f64() * 1e3).round() as Millis;
     let sent: Vec<&Record> = records.iter().filter(|record| record.outcome != Outcome::Unsent).collect();
 
@@ -38,7 +40,8 @@ pub fn judge(seen: Seen) -> Round {
     for record in &sent {
         count(record.outcome, &mut tally.answered, &mut tally.lost);
         tally.retried += u64::from(record.retried);
-        lost_before_stop += u64::from(record.outcome != Outcome::Answered && at(record.ended) < 0);
+        tally.elsewhere += u64::from(record.outcome == Outcome::Elsewhere);
+        lost_before_stop += u64::from(is_lost(record.outcome) && at(record.ended) < 0);
     }
     if let Some(last) = sent.iter().map(|record| at(record.ended)).max() {
         events.push(Event { at_ms: last, what: What::LastEnded, detail: String::new() });
@@ -83,6 +86,7 @@ pub fn judge(seen: Seen) -> Round {
         phases: phases(&events, lameduck, stop.ignored),
         stop,
         client,
+        kept: counts(kept, at),
         bins: bins(&sent, at),
         events,
         notes,
@@ -97,8 +101,29 @@ fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
         Outcome::Cut => &mut lost.cut,
         Outcome::Failed => &mut lost.failed,
         Outcome::TimedOut => &mut lost.timed_out,
-        Outcome::Unsent => return,
+        // Another pod's answer is not this one's.
+        Outcome::Elsewhere | Outcome::Unsent => return,
     } += 1;
+}
+
+fn is_lost(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::Answered | Outcome::Elsewhere | Outcome::Unsent)
+}
+
+/// How many kept connections there were from each moment on.
+fn counts(mut turns: Vec<Turn>, at: impl Fn(Duration) -> Millis) -> Vec<Kept> {
+    turns.sort_by_key(|turn| turn.at);
+    let mut all: Vec<Kept> = Vec::new();
+    let mut connections = 0u64;
+    for turn in turns {
+        connections = if turn.opened { connections + 1 } else { connections.saturating_sub(1) };
+        let kept = Kept { at_ms: at(turn.at), connections };
+        match all.last_mut() {
+            Some(last) if last.at_ms == kept.at_ms => *last = kept,
+            _ => all.push(kept),
+        }
+    }
+    all
 }
 
 fn client(records: &[Record]) -> Client {
@@ -150,7 +175,9 @@ fn ignored(events: &[Event], stop: &Stop, accepts_on: impl Fn(Millis) -> bool) -
 
 /// Whether new connections were answered a second after the stop signal and later, and none was refused.
 fn accepts_on(sent: &[&Record], at: impl Fn(Duration) -> Millis, told: Millis) -> bool {
-    let later = || sent.iter().filter(|record| record.kind != Kind::Pool && at(record.sent) >= told + ACCEPTS_ON_MS);
+    let later = || {
+        sent.iter().filter(|record| !matches!(record.kind, Some(Kind::Pool) | None) && at(record.sent) >= told + ACCEPTS_ON_MS)
+    };
     later().any(|record| record.outcome == Outcome::Answered) && later().all(|record| record.outcome != Outcome::Refused)
 }
 
@@ -185,11 +212,11 @@ fn phases(events: &[Event], lameduck: bool, ignored: bool) -> Vec<Phase> {
 
 fn bins(sent: &[&Record], at: impl Fn(Duration) -> Millis) -> Vec<Bin> {
     let mut bins: BTreeMap<Millis, (Bin, Vec<f64>)> = BTreeMap::new();
-    for record in sent {
+    for record in sent.iter().filter(|record| record.outcome != Outcome::Elsewhere) {
         let at_ms = at(record.ended).div_euclid(BIN_MS) * BIN_MS;
         let (bin, took) = bins.entry(at_ms).or_insert_with(|| (Bin { at_ms, ..Bin::default() }, Vec::new()));
         count(record.outcome, &mut bin.answered, &mut bin.lost);
-        if record.outcome == Outcome::Answered && matches!(record.kind, Kind::Fresh | Kind::Pool) {
+        if record.outcome == Outcome::Answered && matches!(record.kind, Some(Kind::Fresh | Kind::Pool)) {
             took.push(millis(record.ended - record.scheduled));
         }
     }
@@ -219,7 +246,7 @@ mod tests {
 
     fn record(scheduled: u64, ended: u64, outcome: Outcome) -> Record {
         Record {
-            kind: Kind::Fresh,
+            kind: Some(Kind::Fresh),
             scheduled: Duration::from_millis(scheduled),
             sent: Duration::from_millis(scheduled + 1),
             ended: Duration::from_millis(ended),
@@ -259,6 +286,29 @@ mod tests {
     }
 
     #[test]
+    fn what_another_pod_answered_is_no_success_of_this_one() {
+        let mut records = vec![record(2100, 2200, Outcome::Elsewhere), record(2300, 2400, Outcome::Reset)];
+        records[0].retried = true;
+        let round = seen(records, &[], false);
+        assert_eq!((round.tally.answered, round.tally.retried, round.tally.elsewhere), (0, 1, 1));
+        assert_eq!((round.tally.lost.total(), round.client.sent), (1, 2));
+        assert_eq!(round.bins.iter().map(|bin| (bin.at_ms, bin.answered, bin.lost.total())).collect::<Vec<_>>(), [(400, 0, 1)]);
+        // It was this pod's until it broke.
+        let last = seen(vec![record(2100, 2200, Outcome::Elsewhere)], &[], false).stop.quiet_ms;
+        assert_eq!(last, Some(200));
+    }
+
+    #[test]
+    fn kept_connections_are_counted_from_each_moment_on() {
+        let turn = |at, opened| Turn { at: Duration::from_millis(at), opened };
+        let turns =
+            vec![turn(3000, false), turn(100, true), turn(200, true), turn(200, true), turn(2500, false), turn(3000, false)];
+        let kept = judge(Seen { load_began_ms: -2000.0, kept: turns, ..Seen::default() }).kept;
+        let counts: Vec<_> = kept.iter().map(|kept| (kept.at_ms, kept.connections)).collect();
+        assert_eq!(counts, [(-1900, 1), (-1800, 3), (500, 2), (1000, 0)]);
+    }
+
+    #[test]
     fn waste_runs_from_the_last_use_to_the_stop_signal() {
         let wasted = |told, learnt, ended: u64| {
             let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppTold), (learnt, What::LastLearnt)];
@@ -295,8 +345,8 @@ mod tests {
         let refused = vec![asked(100, Outcome::Answered), asked(3000, Outcome::Refused)];
         assert_eq!(judged(refused, &all, false), (false, Some(5000), "KILL".to_owned()));
         let later = vec![asked(3000, Outcome::Answered), asked(4000, Outcome::Refused)];
-        assert_eq!(judged(later, &all, false).0, false);
-        assert_eq!(judged(vec![asked(100, Outcome::Answered)], &all, false).0, false);
+        assert!(!judged(later, &all, false).0);
+        assert!(!judged(vec![asked(100, Outcome::Answered)], &all, false).0);
         // Whoever was not killed has not ignored it.
         let ended = [&[(0, What::Ignored)], &list[..3], &[(4500, What::Exited)]].concat();
         assert_eq!(judged(served.clone(), &ended, false), (false, Some(5000), String::new()));

@@ -22,7 +22,8 @@ pub fn draw(report: &Report) -> String {
         page,
         "<h1>How {} stops</h1>\n<p class=\"verdict {class}\">{}</p>\n<p class=\"soft\"><code>{}</code></p>\n\
          <p class=\"soft\">{} requests a second by {} clients with {} keep-alive connections; each client learns that the pod is \
-         going {:.1} s to {:.1} s after its deletion. Grace period {:.0} s, stop signal {}.</p>\n",
+         going {:.1} s to {:.1} s after its deletion. {} pinned clients keep one connection each, go on asking and never learn. Grace \
+         period {:.0} s, stop signal {}.</p>\n",
         escape(&settings.url),
         escape(&verdict),
         escape(&report.command),
@@ -31,6 +32,7 @@ pub fn draw(report: &Report) -> String {
         settings.connections,
         settings.propagate_ms[0] as f64 / 1e3,
         settings.propagate_ms[1] as f64 / 1e3,
+        settings.pinned,
         settings.grace_period_ms as f64 / 1e3,
         escape(&settings.stop_signal),
     );
@@ -87,8 +89,10 @@ fn words(name: &str) -> String {
 fn legend(page: &mut String, report: &Report) {
     page.push_str("<p class=\"soft\">");
     let phases = [PhaseName::Serving, PhaseName::PreStop, PhaseName::LameDuck, PhaseName::Stopping, PhaseName::Gone];
+    let kept = [("kept", "kept connections")];
     let figures = [("answered", "answered"), ("lost", "lost"), ("p50", "latency, median"), ("p99", "99th percentile")];
-    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures] {
+    let figures = kept.iter().filter(|_| report.settings.pinned > 0).chain(&figures);
+    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures.copied().collect::<Vec<_>>()] {
         for (class, word) in row {
             let _ = write!(page, "<span class=\"entry\"><span class=\"key {class}\"></span>{word}</span> ");
         }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub clients: usize,
     /// Keep-alive connections that all clients keep together.
     pub connections: usize,
+    /// Clients that keep one connection each, and never learn.
+    pub pinned: usize,
     /// The first client knows of the removal not before the one, the last one not after the other.
     pub propagate_ms: [u64; 2],
     pub grace_period_ms: u64,
@@ -69,6 +71,8 @@ pub struct Round {
     pub events: Vec<Event>,
     /// The server's, one after the other.
     pub phases: Vec<Phase>,
+    /// Each time that their number changed.
+    pub kept: Vec<Kept>,
     /// A bin each 100 ms in which a request ended.
     pub bins: Vec<Bin>,
     /// What the reader must know to read the figures right.
@@ -89,6 +93,8 @@ pub struct Tally {
     pub lost: Lost,
     /// Idempotent requests that a reused connection had failed, sent once more: answered or lost as the second try was.
     pub retried: u64,
+    /// Of these, those that another pod answered: neither answered nor lost.
+    pub elsewhere: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -213,6 +219,13 @@ pub enum PhaseName {
     Stopping,
     /// Ended, while clients still send.
     Gone,
+}
+
+/// From this moment on pinned clients had so many connections open to this pod.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Kept {
+    pub at_ms: Millis,
+    pub connections: u64,
 }
 
 /// How long a bin is.

@@ -64,6 +64,9 @@ pub fn rows(report: &Report) -> Vec<(String, Vec<String>)> {
         }
     }
     row("retried", &|column| total(column).retried.to_string());
+    if columns.iter().any(|column| total(column).elsewhere > 0) {
+        row("answered elsewhere", &|column| total(column).elsewhere.to_string());
+    }
     let of = if many { ", at most" } else { "" };
     row(&format!("time to stop{of}"), &|column| seconds(most(column, |round| round.stop.took_ms.map(|took| took.max(0) as u64))));
     row(&format!("time wasted{of}"), &|column| seconds(most(column, |round| round.stop.wasted_ms)));
@@ -147,9 +150,10 @@ pub fn worst(column: &Column) -> Option<&Round> {
 
 fn total(column: &Column) -> Tally {
     let mut sum = Tally::default();
-    for Tally { answered, lost, retried } in column.rounds.iter().map(|round| round.tally) {
+    for Tally { answered, lost, retried, elsewhere } in column.rounds.iter().map(|round| round.tally) {
         sum.answered += answered;
         sum.retried += retried;
+        sum.elsewhere += elsewhere;
         sum.lost.refused += lost.refused;
         sum.lost.reset += lost.reset;
         sum.lost.cut += lost.cut;

@@ -2,12 +2,26 @@
 
 use super::*;
 
-/// The embedded server, quicker than by default.
-const QUICK: [&str; 4] = ["--load-for", "1s", "--propagate", "1s..3s"];
+/// Quicker than by default. Clients that never learn have tests of their own.
+const QUICK: [&str; 6] = ["--load-for", "1s", "--propagate", "1s..3s", "--pinned", "0"];
+
+/// As README has it. This lameduck does not close kept connections: it waits for them, and they lose what is in flight at the end.
+#[test]
+fn alone_it_shows_three_deaths() {
+    let rehearsed = rehearse(&[]);
+    assert!(rehearsed.lost_in_all(0) > rehearsed.lost_in_all(1), "{rehearsed:#?}");
+    assert!(rehearsed.lost_in_all(1) > rehearsed.lost_in_all(2), "{rehearsed:#?}");
+    let [refused, reset, others @ ..] = rehearsed.lost(2);
+    assert_eq!((refused, others), (0, [0; 3]), "{rehearsed:#?}");
+    assert_eq!(rehearsed.code, i32::from(reset > 0), "{rehearsed:#?}");
+    let told = |column| rehearsed.figure(column, "/stop/told_ms");
+    assert!(told(0) < 1000 && told(1) >= 2000 && told(2) >= 18_000, "{rehearsed:#?}");
+    assert_eq!(rehearsed.report["settings"]["pinned"], 20);
+}
 
 #[test]
-fn alone_it_shows_three_deaths_and_only_lameducks_loses_nothing() {
-    let rehearsed = rehearse(&[]);
+fn where_all_clients_learn_only_lameduck_loses_nothing() {
+    let rehearsed = rehearse(&["--pinned", "0"]);
     let names: Vec<_> = (0..3).map(|column| rehearsed.report["contenders"][column]["name"].as_str().unwrap_or("")).collect();
     assert_eq!(names, ["none", "sleep:2s", "lameduck --delay 2s"], "{rehearsed:#?}");
     assert!(rehearsed.lost_in_all(0) > rehearsed.lost_in_all(1), "{rehearsed:#?}");
@@ -57,7 +71,7 @@ fn a_command_line_is_a_contender() {
     let place = Place::new();
     let html = place.path("report.html");
     let words = ["--against", "lameduck --delay 300ms --admin :9102,lameduck --delay 4s", "--html", &html];
-    let rehearsed = rehearse(&[&words[..], &["--load-for", "500ms", "--propagate", "100ms..200ms"]].concat());
+    let rehearsed = rehearse(&[&words[..], &["--load-for", "500ms", "--propagate", "100ms..200ms", "--pinned", "0"]].concat());
     let titles = ["lameduck --delay 300ms --admin :9102", "lameduck --delay 4s"];
     for (column, title) in titles.iter().enumerate() {
         assert_eq!(rehearsed.report["contenders"][column]["name"], *title, "{rehearsed:#?}");

@@ -7,6 +7,7 @@ mod docs;
 mod image;
 mod losses;
 mod page;
+mod pinned;
 mod refusals;
 mod remains;
 

@@ -48,8 +48,9 @@ fn is_well(place: &Place, page: &str, plots: usize) {
 #[test]
 fn three_deaths_side_by_side() {
     let place = Place::new();
-    let page = page(&place, &["--load-for", "1s", "--propagate", "500ms..2s"]);
+    let page = page(&place, &["--load-for", "1s", "--propagate", "500ms..2s", "--grace-period", "10s"]);
     is_well(&place, &page, 3);
+    assert!(page.contains("kept connections</title>") && page.contains("</span>kept connections</span>"), "{page}");
     assert!(page.contains("cut</th>") && page.contains("last client knows"), "{page}");
 }
 
@@ -70,10 +71,11 @@ fn words_stay_words_and_the_end_is_marked() {
 #[test]
 fn many_rounds() {
     let place = Place::new();
-    let words = ["--rounds", "3", "--chaos", "--seed", "3", "--load-for", "300ms", "--propagate", "300ms..1s"];
+    let words = ["--rounds", "3", "--chaos", "--seed", "3", "--load-for", "300ms", "--propagate", "300ms..1s", "--pinned", "0"];
     let page = page(&place, &[&words[..], &["--against", "none,lameduck --delay 1s --quiet-period 500ms,tini"]].concat());
     is_well(&place, &page, 3);
     assert_eq!(page.matches("<details>").count(), 3);
+    assert!(!page.contains("kept connections"), "{page}");
 }
 
 /// Neither green nor red.
