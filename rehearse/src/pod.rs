@@ -107,21 +107,33 @@ pub fn app(pid: i32, below_an_init: bool) -> Option<i32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// Why the kernel does not hand this signal to a process, if it does not.
-pub fn ignores(pid: i32, signal: Signal) -> Option<&'static str> {
-    drops(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+/// What becomes of a signal that is sent to a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Handling {
+    /// Its handler runs, or it ends the process.
+    Taken,
+    /// The kernel keeps it: for a moment, as while a thread is made, or until the process asks for it.
+    Blocked,
+    /// The kernel drops it: why.
+    Dropped(&'static str),
 }
 
-/// The same, by /proc/PID/status. A signal that is blocked is kept for later, whatever it does.
-fn drops(status: &str, signal: Signal) -> Option<&'static str> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let has =
-        |name| field(name).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).map(|set| SignalSet(set).contains(signal));
-    let is_init = field("NSpid")?.split_whitespace().next_back() == Some("1");
-    match (has("SigBlk")?, has("SigIgn")?, has("SigCgt")?) {
-        (false, true, _) => Some("it asked the kernel to drop it"),
-        (false, _, false) if is_init => Some("it has no handler for it, and as PID 1 it is not ended without one"),
-        _ => None,
+impl Handling {
+    /// None where the process is gone.
+    pub fn of(pid: i32, signal: Signal) -> Option<Handling> {
+        Handling::parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+    }
+
+    fn parse(status: &str, signal: Signal) -> Option<Handling> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let has = |name| Some(SignalSet(u64::from_str_radix(field(name)?.trim(), 16).ok()?).contains(signal));
+        let is_init = field("NSpid")?.split_whitespace().next_back() == Some("1");
+        Some(match (has("SigBlk")?, has("SigIgn")?, has("SigCgt")?) {
+            (true, ..) => Handling::Blocked,
+            (_, true, _) => Handling::Dropped("it asked the kernel to drop it"),
+            (.., false) if is_init => Handling::Dropped("it has no handler for it, and as PID 1 it is not ended without one"),
+            _ => Handling::Taken,
+        })
     }
 }
 
@@ -171,21 +183,21 @@ mod tests {
 
     #[test]
     fn a_signal_that_the_kernel_drops_is_known() {
-        let status = |pids: &str, blocked: u64, ignored: u64, caught: u64| {
-            let text =
-                format!("Name:\tx\nNSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n");
-            drops(&text, Signal::TERM).map(|why| why.split(' ').nth(1).unwrap_or_default())
+        let handling = |pids: &str, blocked: u64, ignored: u64, caught: u64| {
+            let sets = format!("SigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n");
+            Handling::parse(&format!("Name:\tx\nNSpid:\t{pids}\n{sets}"), Signal::TERM).unwrap()
         };
         let term = 1 << 14;
-        assert_eq!(status("4711\t1", 0, 0, 2), Some("has"));
-        assert_eq!(status("4711\t1", 0, 0, term), None);
-        assert_eq!(status("1", 0, term, 0), Some("asked"));
-        assert_eq!(status("4711\t7", 0, term, 0), Some("asked"));
+        assert!(matches!(handling("4711\t1", 0, 0, 2), Handling::Dropped(why) if why.contains("no handler")));
+        assert_eq!(handling("4711\t1", 0, 0, term), Handling::Taken);
+        assert!(matches!(handling("1", 0, term, 0), Handling::Dropped(why) if why.contains("asked")));
+        assert!(matches!(handling("4711\t7", 0, term, 0), Handling::Dropped(_)));
         // Elsewhere the kernel ends it.
-        assert_eq!(status("4711\t7", 0, 0, 0), None);
-        // By sigwait or a signalfd.
-        assert_eq!(status("4711\t1", term, 0, 0), None);
-        assert_eq!(drops("", Signal::TERM), None);
+        assert_eq!(handling("4711\t7", 0, 0, 0), Handling::Taken);
+        // By sigwait or a signalfd, or for a moment.
+        assert_eq!(handling("4711\t1", term, 0, 0), Handling::Blocked);
+        assert_eq!(handling("4711\t1", term, term, 0), Handling::Blocked);
+        assert_eq!(Handling::parse("", Signal::TERM), None);
     }
 
     #[test]

@@ -166,6 +166,24 @@ fn pid_1_without_a_handler_ignores_the_stop_signal() {
     assert!(rehearsed.table.contains(&note) && !rehearsed.table.contains("tini: the app ignored"), "{}", rehearsed.table);
 }
 
+/// Some block all signals for a moment now and then, as while they make a thread: that is not yet an answer.
+#[test]
+fn a_signal_that_is_blocked_for_a_moment_is_looked_at_again() {
+    let server = "import signal, threading, time, http.server as h\nsignal.signal(15, signal.SIG_IGN)\n\
+                  server = h.ThreadingHTTPServer(('127.0.0.1', 8089), h.SimpleHTTPRequestHandler)\n\
+                  threading.Thread(target=server.serve_forever).start()\nwhile True:\n \
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [15]); time.sleep(0.3)\n \
+                  signal.pthread_sigmask(signal.SIG_UNBLOCK, [15]); time.sleep(0.1)";
+    let words =
+        ["--url", "http://127.0.0.1:8089/", "--grace-period", "3s", "--against", "none,sleep:1", "--", PYTHON, "-c", server];
+    let mut command = rehearsal(&[&QUICK[..], &words].concat());
+    let rehearsed = rehearsed(command.current_dir("/").output().expect("timeout, from coreutils"), Value::Null);
+    for column in ["none", "sleep:1s"] {
+        let note = format!("{column}: the app ignored the stop signal, and was killed: it asked the kernel to drop it\n");
+        assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+    }
+}
+
 /// `--stop-signal` is what the contender gets.
 #[test]
 fn the_stop_signal_is_the_images() {
