@@ -25,8 +25,9 @@ fn a_reset_connection_loses_posts_and_gets_go_elsewhere() {
     // Before the removal they came back, after it they did not.
     assert!(0 < elsewhere && elsewhere < retried, "{rehearsed:#?}");
     assert_eq!(rehearsed.cells("answered elsewhere"), [elsewhere.to_string()], "{}", rehearsed.table);
+    // Never more than there are clients, and in the end all have gone.
     let kept = kept(&rehearsed, 0);
-    assert_eq!((kept.iter().map(|kept| kept.1).max(), kept.last().map(|kept| kept.1)), (Some(20), Some(0)), "{kept:?}");
+    assert!(kept.iter().all(|kept| kept.1 <= 20) && kept.last().is_some_and(|kept| kept.1 == 0), "{kept:?}");
 }
 
 /// Closed between two requests, a connection costs nothing: its client comes back for as long as the endpoint is there, then never.
