@@ -50,6 +50,11 @@ impl Chaos {
     pub fn takes_the_app(self) -> bool {
         matches!(self, Chaos::KilledEarly { .. } | Chaos::Crash { .. })
     }
+
+    /// Whether its round can be judged: clients come, and the app is left to answer them.
+    pub fn can_be_judged(self) -> bool {
+        !self.takes_the_app() && !matches!(self, Chaos::StopDuringStart { .. })
+    }
 }
 
 impl fmt::Display for Chaos {

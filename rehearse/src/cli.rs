@@ -25,8 +25,8 @@ use crate::legacy;
                       lameduck-rehearse [OPTIONS] --url URL --image IMAGE [-- ARG...]",
     disable_help_flag = true,
     disable_version_flag = true,
-    after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 64 usage; 69 the server \
-                  never became ready, or something needed is not there; 70 internal.\n\n\
+    after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 2 nothing could be \
+                  judged; 64 usage; 69 the server never became ready, or something needed is not there; 70 internal.\n\n\
                   Examples:\n  \
                   lameduck-rehearse\n  \
                   lameduck-rehearse --url http://127.0.0.1:8080/ -- gunicorn --bind 127.0.0.1:8080 app:app\n  \
@@ -66,8 +66,8 @@ pub struct Args {
     #[arg(long, help_heading = "The server")]
     pub verbose: bool,
 
-    /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, lameduck:"--delay 3s". Repeatable, or
-    /// a list with commas; the last one is judged [default: none, sleep:5, lameduck]
+    /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, "lameduck --delay 3s". Repeatable, or
+    /// a list with commas; the last one is judged [default: none,sleep:5,lameduck; embedded server: none,sleep:2,lameduck --delay 2s]
     #[arg(long, value_name = "CONTENDER", help_heading = "The contenders")]
     pub against: Vec<String>,
 
@@ -83,7 +83,14 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value = "16", help_heading = "The clients")]
     pub connections: String,
 
-    /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s]
+    /// Clients besides, each of which keeps one connection, asks through it about four times a second (for --url, and as often it POSTs to
+    /// --upload-url if given) and never learns; its new connections go to another pod, at its own time within --propagate [default: 8;
+    /// embedded server: 20]
+    #[arg(long, value_name = "COUNT", help_heading = "The clients")]
+    pub pinned: Option<String>,
+
+    /// When clients learn that the pod is going, after its deletion: each at its own time within this [default: 2s..6s; embedded
+    /// server: 1s..4s]
     #[arg(long, value_name = "FIRST..LAST", help_heading = "The clients")]
     pub propagate: Option<String>,
 
@@ -103,7 +110,8 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "The clients")]
     pub timeout: String,
 
-    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s]
+    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s;
+    /// embedded server: 1500ms]
     #[arg(long, value_name = "DURATION", help_heading = "The kubelet")]
     pub load_for: Option<String>,
 
@@ -193,6 +201,7 @@ pub struct Plan {
     pub rate: f64,
     pub clients: usize,
     pub connections: usize,
+    pub pinned: usize,
     pub propagation: Propagation,
     pub timeout: Duration,
     pub load_for: Duration,
@@ -203,8 +212,16 @@ pub struct Plan {
     pub rounds: u32,
     pub chaos: bool,
     pub seed: u64,
+    /// One round whose seed was typed: played as it was.
+    pub replay: bool,
     pub max_lost: u64,
 }
+
+/// What is meant where nothing is typed, as `--help` says: for the user's server, and for the embedded one, of which everything is known.
+const AGAINST: [&str; 2] = ["none,sleep:5,lameduck", "none,sleep:2,lameduck --delay 2s"];
+const PINNED: [&str; 2] = ["8", "20"];
+const PROPAGATE: [&str; 2] = ["2s..6s", "1s..4s"];
+const LOAD_FOR: [&str; 2] = ["3s", "1500ms"];
 
 /// `random` is the seed if none was typed.
 pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
@@ -215,6 +232,7 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         (None, command) => Server::Command(command.to_vec()),
     };
     let embedded = server == Server::Embedded;
+    let own = usize::from(embedded);
     if embedded && args.url.is_some() {
         return Err(usage(
             "cannot rehearse --url alone: nothing to start; add -- COMMAND or --image, or leave --url out".to_owned(),
@@ -248,10 +266,9 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     let contenders = args.against.iter().map(|text| Contender::parse_list(text)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     let mut contenders = contenders.concat();
     if contenders.is_empty() {
-        let too_short = Duration::from_secs(if embedded { 2 } else { 5 });
-        let lameduck = if embedded { vec!["--delay".to_owned(), "2s".to_owned()] } else { Vec::new() };
-        contenders = vec![Contender::None, Contender::Sleep(too_short), Contender::Lameduck(lameduck)];
+        contenders = Contender::parse_list(AGAINST[own]).map_err(usage)?;
     }
+    let rounds = number("--rounds", &args.rounds, 1..=10_000)?;
     let plan = Plan {
         slow: path("--slow-url", &args.slow_url, "/slow")?,
         upload: path("--upload-url", &args.upload_url, "/upload")?,
@@ -267,16 +284,17 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
         rate: number("--rate", &args.rate, 0.1..=50_000.0)?,
         clients: number("--clients", &args.clients, 1..=1000)?,
         connections: number("--connections", &args.connections, 0..=10_000)?,
-        propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(if embedded { "1s..4s" } else { "2s..6s" }))
-            .map_err(usage)?,
+        pinned: number("--pinned", args.pinned.as_deref().unwrap_or(PINNED[own]), 0..=10_000)?,
+        propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(PROPAGATE[own])).map_err(usage)?,
         timeout: duration("--timeout", &args.timeout)?,
-        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(if embedded { "1500ms" } else { "3s" }))?,
+        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(LOAD_FOR[own]))?,
         grace: duration("--grace-period", &args.grace_period)?,
         stop_signal: args.stop_signal.as_deref().map(signal).transpose()?,
         start_timeout: duration("--start-timeout", &args.start_timeout)?,
         probe_period: duration("--probe-period", &args.probe_period)?,
-        rounds: number("--rounds", &args.rounds, 1..=10_000)?,
+        rounds,
         chaos: args.chaos,
+        replay: args.seed.is_some() && rounds == 1,
         seed: args.seed.as_deref().map_or(Ok(random), |text| number("--seed", text, 0..=u64::MAX))?,
         max_lost: number("--max-lost", &args.max_lost, 0..=u64::MAX)?,
         url,
@@ -333,6 +351,24 @@ mod tests {
     }
 
     #[test]
+    fn help_says_what_is_meant_where_nothing_is_typed() {
+        let help = help().split_whitespace().collect::<Vec<_>>().join(" ");
+        let options = [("--against", AGAINST), ("--pinned", PINNED), ("--propagate", PROPAGATE), ("--load-for", LOAD_FOR)];
+        for (option, [yours, embedded]) in options {
+            let (_, of_option) = help.split_once(&format!("{option} <")).unwrap();
+            let default = of_option.split(['[', ']']).nth(1).unwrap();
+            assert_eq!(default, format!("default: {yours}; embedded server: {embedded}"));
+        }
+        let (yours, embedded) = (read(&["--url", "http://127.0.0.1/", "--", "server"]).unwrap(), read(&[]).unwrap());
+        let seconds = |plan: &Plan| {
+            let times = [plan.propagation.first, plan.propagation.last, plan.load_for];
+            (plan.contenders[1].pre_stop().unwrap().as_secs(), times.map(|time| time.as_secs_f64()))
+        };
+        assert_eq!((seconds(&yours), yours.pinned), ((5, [2.0, 6.0, 3.0]), 8));
+        assert_eq!((seconds(&embedded), embedded.pinned), ((2, [1.0, 4.0, 1.5]), 20));
+    }
+
+    #[test]
     fn a_command_has_its_own_urls_and_flags() {
         let words = [
             "--url",
@@ -343,7 +379,7 @@ mod tests {
             "--against",
             "tini,none",
             "--against",
-            "lameduck:--delay 3s",
+            "lameduck --delay 3s",
             "--",
             "server",
             "--rate",
@@ -370,6 +406,8 @@ mod tests {
             (&["--rate", "0"], "cannot read --rate 0: not a number from 0.1 to 50000"),
             (&["--rate", "NaN"], "cannot read --rate"),
             (&["--clients", "0"], "cannot read --clients"),
+            (&["--pinned", "-1"], "cannot read"),
+            (&["--pinned=many"], "cannot read --pinned many: not a number from 0 to 10000"),
             (&["--rounds", "-1"], "cannot read"),
             (&["--propagate", "6s..2s"], "cannot read --propagate"),
             (&["--stop-signal", "TERMS"], "cannot read --stop-signal"),

@@ -18,35 +18,38 @@ pub enum Contender {
     Lameduck(Vec<String>),
 }
 
+/// What a contender may begin with; a colon or a blank follows, if anything does.
+const NAMES: [&str; 5] = ["none", "tini", "dumb-init", "sleep", "lameduck"];
+
 impl Contender {
     fn parse(text: &str) -> Result<Contender, String> {
-        let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value)));
-        Ok(match (name, value) {
-            ("none", None) => Contender::None,
-            ("tini", None) => Contender::Tini,
-            ("dumb-init", None) => Contender::DumbInit,
-            ("lameduck", options) => Contender::Lameduck(words(options.unwrap_or_default())?),
-            ("sleep", Some(length)) => {
-                Contender::Sleep(parse_duration(length).map_err(|why| format!("cannot read --against {text}: {why}"))?)
-            }
+        let cannot = |why: &str| format!("cannot read --against {text}: {why}");
+        if let Some(length) = text.strip_prefix("sleep:") {
+            return parse_duration(length).map(Contender::Sleep).map_err(cannot);
+        }
+        if let Some(options) = text.strip_prefix("lameduck ") {
+            return words(options).map(Contender::Lameduck).map_err(cannot);
+        }
+        match text {
+            "none" => Ok(Contender::None),
+            "tini" => Ok(Contender::Tini),
+            "dumb-init" => Ok(Contender::DumbInit),
+            "lameduck" => Ok(Contender::Lameduck(Vec::new())),
             _ => {
-                return Err(format!(
-                    "cannot read --against {text}: there is no such contender; try none, tini, dumb-init, sleep:15 or \
-                     lameduck:\"--delay 3s\""
-                ));
+                let names = "there is no such contender; try none, tini, dumb-init, sleep:15 or \"lameduck --delay 3s\"";
+                Err(cannot(names))
             }
-        })
+        }
     }
 
-    /// `tini,sleep:15,lameduck:--port 80,81` is three.
+    /// `tini,sleep:15,lameduck --port 80,81` is three.
     pub fn parse_list(text: &str) -> Result<Vec<Contender>, String> {
         let mut items: Vec<String> = Vec::new();
         for part in text.split(',') {
-            let name = part.split(':').next().unwrap_or_default();
-            let begins = ["none", "tini", "dumb-init", "sleep", "lameduck"].contains(&name);
+            let name = part.split([':', ' ']).next().unwrap_or_default();
             match items.last_mut() {
                 // A comma in lameduck's own options.
-                Some(last) if !begins && last.starts_with("lameduck:") => {
+                Some(last) if !NAMES.contains(&name) && last.starts_with("lameduck ") => {
                     last.push(',');
                     last.push_str(part);
                 }
@@ -56,14 +59,14 @@ impl Contender {
         items.iter().map(|item| Contender::parse(item)).collect()
     }
 
-    /// As the table's head has it.
+    /// As the table's head has it, and as it could be typed.
     pub fn name(&self) -> String {
         match self {
             Contender::None => "none".to_owned(),
             Contender::Sleep(length) => format!("sleep:{}", Show(*length)),
             Contender::Tini => "tini".to_owned(),
             Contender::DumbInit => "dumb-init".to_owned(),
-            Contender::Lameduck(options) => [&["lameduck".to_owned()], &options[..]].concat().join(" "),
+            Contender::Lameduck(options) => typed(["lameduck"].into_iter().chain(options.iter().map(String::as_str))),
         }
     }
 
@@ -90,16 +93,23 @@ impl Contender {
     }
 }
 
-/// Words as a shell splits them, with quotes of both kinds and nothing else.
-fn words(text: &str) -> Result<Vec<String>, String> {
-    // Where no shell took the outer quotes, as in a YAML list.
-    if let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|inner| !inner.contains('"')) {
-        return words(inner);
-    }
+/// Words as they would be typed in a shell.
+pub fn typed(words: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let quoted = words.map(|word| {
+        let word = word.as_ref();
+        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
+        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Words as a shell splits them: quotes of both kinds, and a backslash outside of them.
+fn words(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
-    for c in text.chars() {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
         match quote {
             Some(q) if c == q => quote = None,
             Some(_) => word.get_or_insert_default().push(c),
@@ -107,12 +117,13 @@ fn words(text: &str) -> Result<Vec<String>, String> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
+            None if c == '\\' => word.get_or_insert_default().extend(chars.next()),
             None if c.is_whitespace() => words.extend(word.take()),
             None => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {
-        return Err(format!("cannot read --against lameduck:{text}: a quote is not closed"));
+        return Err("a quote is not closed");
     }
     words.extend(word);
     Ok(words)
@@ -128,7 +139,7 @@ mod tests {
 
     #[test]
     fn contenders_are_read() {
-        let list = Contender::parse_list("none,tini,sleep:15,lameduck:--port 80,81 --delay '3 s',dumb-init,lameduck").unwrap();
+        let list = Contender::parse_list("none,tini,sleep:15,lameduck --port 80,81 --delay '3 s',dumb-init,lameduck").unwrap();
         assert_eq!(
             list,
             [
@@ -141,13 +152,29 @@ mod tests {
             ]
         );
         assert_eq!(list[2].name(), "sleep:15s");
-        assert_eq!(list[3].name(), "lameduck --port 80,81 --delay 3 s");
-        assert_eq!(Contender::parse_list("lameduck:\"--delay 3s\"").unwrap(), [lameduck(&["--delay", "3s"])]);
+        assert_eq!(list[3].name(), "lameduck --port 80,81 --delay '3 s'");
+    }
+
+    #[test]
+    fn a_command_line_is_a_contender_and_so_is_its_name() {
+        let list = Contender::parse_list("lameduck,lameduck --keep-alive wait,lameduck --admin :9102 --port 80,81,none").unwrap();
+        let expected = [
+            lameduck(&[]),
+            lameduck(&["--keep-alive", "wait"]),
+            lameduck(&["--admin", ":9102", "--port", "80,81"]),
+            Contender::None,
+        ];
+        assert_eq!(list, expected);
+        assert_eq!(list[1].name(), "lameduck --keep-alive wait");
+        for contender in [lameduck(&["--with", "-sh -c 'a b'", ""]), lameduck(&["--port", "80,81"]), Contender::Tini] {
+            assert_eq!(Contender::parse_list(&contender.name()).unwrap(), [contender]);
+        }
     }
 
     #[test]
     fn others_are_refused_with_the_names_that_there_are() {
-        for text in ["", "tiny", "sleep", "sleep:x", "none:1", "tini,", "lameduck:\"--delay"] {
+        let texts = ["", "tiny", "sleep", "sleep:x", "none:1", "none --delay 3s", "tini,", "lameduck,80", "lameduck:--delay 3s"];
+        for text in texts.into_iter().chain(["lameduck --delay '3s"]) {
             let error = Contender::parse_list(text).unwrap_err();
             assert!(error.starts_with("cannot read --against"), "{error}");
         }

@@ -12,13 +12,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::diary::Diary;
 use crate::load::client::{Target, get};
-use crate::pod::Pod;
+use crate::pod::{Handling, Pod};
 use crate::report::What;
 
 /// What the stop signal has at least: minimumGracePeriodInSeconds.
 const LEAST: Duration = Duration::from_secs(2);
 /// From KILL to the end.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
+/// How often, and after what time each, to look again whether the app takes the stop signal.
+const LOOKS: usize = 100;
+const LOOK_EACH: Duration = Duration::from_millis(10);
 /// A probe's timeoutSeconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// A probe's failureThreshold.
@@ -31,6 +34,8 @@ pub struct Orders {
     pub grace: Duration,
     pub pre_stop: Option<Duration>,
     pub stop_signal: Signal,
+    /// The app's process, as we see it: the one that is to stop.
+    pub app: Option<i32>,
     /// The whole of it ends so early, as with an eviction or a node that goes down.
     pub kill_after: Option<Duration>,
 }
@@ -70,11 +75,38 @@ async fn stop_in_order(pod: &mut Pod, orders: Orders, diary: &Diary) -> i32 {
         }
         diary.note(What::PreStopEnded, "");
     }
-    diary.note(What::StopSignal, orders.stop_signal.to_string());
-    pod.signal(orders.stop_signal).await;
+    let signal = orders.stop_signal;
+    // Before it comes: its handler may change what becomes of the next one.
+    let handling = orders.app.and_then(|app| Some((app, Handling::of(app, signal)?)));
+    diary.note(What::StopSignal, signal.to_string());
+    pod.signal(signal).await;
+    match handling {
+        Some((_, Handling::Dropped(why))) => {
+            diary.note(What::Ignored, why);
+        }
+        Some((app, Handling::Blocked)) => {
+            tokio::spawn(look_again(app, signal, diary.clone()));
+        }
+        Some((_, Handling::Taken)) | None => {}
+    }
     match timeout(left(orders.grace, hook), pod.wait()).await {
         Ok(code) => code,
         Err(_) => kill(pod, diary).await,
+    }
+}
+
+/// Until the signal is not blocked any more, or it is clear that it stays so.
+async fn look_again(app: i32, signal: Signal, diary: Diary) {
+    for _ in 0..LOOKS {
+        sleep(LOOK_EACH).await;
+        match Handling::of(app, signal) {
+            Some(Handling::Blocked) => {}
+            Some(Handling::Dropped(why)) => {
+                diary.note(What::Ignored, why);
+                return;
+            }
+            Some(Handling::Taken) | None => return,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::wire::Wire;
 
 /// In the rehearsal's own network, where every port is free.
 pub const PORT: u16 = 8080;
+const WORK: Duration = Duration::from_millis(50);
+const STORE: Duration = Duration::from_millis(150);
 const SLOW: Duration = Duration::from_millis(1200);
 const STREAM_EACH: Duration = Duration::from_millis(150);
 
@@ -55,7 +57,10 @@ async fn talk(stream: TcpStream) {
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
     let body = match request.uri().path() {
-        "/" => Pieces::whole("served\n"),
+        "/" => {
+            sleep(WORK).await;
+            Pieces::whole("served\n")
+        }
         "/slow" => {
             sleep(SLOW).await;
             Pieces::whole("thought about\n")
@@ -64,6 +69,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Pieces>, Infallib
             let mut body = request.into_body();
             let mut body = std::pin::Pin::new(&mut body);
             while let Some(Ok(_)) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await {}
+            sleep(STORE).await;
             Pieces::whole("stored\n")
         }
         "/stream" => Pieces::stream(Bytes::from_static(b"one more line\n"), 8, STREAM_EACH),

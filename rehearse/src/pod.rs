@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lameduck::core::signals::Signal;
+use lameduck::core::signals::{Signal, SignalSet};
 use lameduck::sys::child::send;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -88,16 +88,6 @@ impl Pod {
         }
     }
 
-    /// The app: below an init its first child, else PID 1.
-    pub fn app(&self, below_an_init: bool) -> Option<i32> {
-        let pid = self.pid()?;
-        if !below_an_init {
-            return Some(pid);
-        }
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
-    }
-
     /// Waits for its end: the exit code, 128+n if signal n killed it. May be dropped and asked again.
     pub async fn wait(&mut self) -> i32 {
         let code = self.child.wait().await.map_or(-1, code);
@@ -105,6 +95,45 @@ impl Pod {
             janitor.ended();
         }
         code
+    }
+}
+
+/// The app: below an init its first child, else PID 1.
+pub fn app(pid: i32, below_an_init: bool) -> Option<i32> {
+    if !below_an_init {
+        return Some(pid);
+    }
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// What becomes of a signal that is sent to a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Handling {
+    /// Its handler runs, or it ends the process.
+    Taken,
+    /// The kernel keeps it: for a moment, as while a thread is made, or until the process asks for it.
+    Blocked,
+    /// The kernel drops it: why.
+    Dropped(&'static str),
+}
+
+impl Handling {
+    /// None where the process is gone.
+    pub fn of(pid: i32, signal: Signal) -> Option<Handling> {
+        Handling::parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+    }
+
+    fn parse(status: &str, signal: Signal) -> Option<Handling> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let has = |name| Some(SignalSet(u64::from_str_radix(field(name)?.trim(), 16).ok()?).contains(signal));
+        let is_init = field("NSpid")?.split_whitespace().next_back() == Some("1");
+        Some(match (has("SigBlk")?, has("SigIgn")?, has("SigCgt")?) {
+            (true, ..) => Handling::Blocked,
+            (_, true, _) => Handling::Dropped("it asked the kernel to drop it"),
+            (.., false) if is_init => Handling::Dropped("it has no handler for it, and as PID 1 it is not ended without one"),
+            _ => Handling::Taken,
+        })
     }
 }
 
@@ -121,6 +150,7 @@ async fn listen(stream: impl AsyncRead + Unpin, output: Arc<Mutex<VecDeque<Strin
         match event(&text) {
             Some("stopping") => drop(diary.note(What::AppTold, "")),
             Some("draining") => drop(diary.note(What::Draining, "")),
+            Some("killing") => drop(diary.note(What::AppKilled, "")),
             _ => {}
         }
         if verbose {
@@ -150,6 +180,25 @@ fn event(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_the_kernel_drops_is_known() {
+        let handling = |pids: &str, blocked: u64, ignored: u64, caught: u64| {
+            let sets = format!("SigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n");
+            Handling::parse(&format!("Name:\tx\nNSpid:\t{pids}\n{sets}"), Signal::TERM).unwrap()
+        };
+        let term = 1 << 14;
+        assert!(matches!(handling("4711\t1", 0, 0, 2), Handling::Dropped(why) if why.contains("no handler")));
+        assert_eq!(handling("4711\t1", 0, 0, term), Handling::Taken);
+        assert!(matches!(handling("1", 0, term, 0), Handling::Dropped(why) if why.contains("asked")));
+        assert!(matches!(handling("4711\t7", 0, term, 0), Handling::Dropped(_)));
+        // Elsewhere the kernel ends it.
+        assert_eq!(handling("4711\t7", 0, 0, 0), Handling::Taken);
+        // By sigwait or a signalfd, or for a moment.
+        assert_eq!(handling("4711\t1", term, 0, 0), Handling::Blocked);
+        assert_eq!(handling("4711\t1", term, term, 0), Handling::Blocked);
+        assert_eq!(Handling::parse("", Signal::TERM), None);
+    }
 
     #[test]
     fn lameduck_s_log_is_read_in_each_format() {

@@ -14,9 +14,15 @@ use fastrand::Rng;
 use crate::cast::Cast;
 use crate::chaos::Chaos;
 use crate::cli::{self, Plan};
-use crate::report::{self, Column, Report, Round, Settings, Verdict};
+use crate::contender::typed;
+use crate::report::{self, Column, End, Report, Round, Settings, Verdict};
 use crate::round::{Scene, Word};
 use crate::{Refused, STAGE};
+
+/// Our exit code when no round could be judged.
+const NOTHING_JUDGED: u8 = 2;
+/// So often is a round drawn again that could not be judged.
+const DRAWN_AGAIN: u32 = 50;
 
 pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     let args = cli::parse(words)?;
@@ -38,8 +44,7 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     let mut columns: Vec<Column> =
         plan.contenders.iter().map(|contender| Column { name: contender.name(), rounds: Vec::new(), worst: 0 }).collect();
     let mut line = Progress::new();
-    for number in 0..plan.rounds {
-        let choices = choices(&plan, number);
+    for (number, choices) in (0..).zip(choices(&plan)) {
         for (contender, column) in columns.iter_mut().enumerate() {
             let scene = scene(&plan, &cast, contender, number, &choices, args.verbose);
             let label = if plan.rounds > 1 { format!("round {} {}", number + 1, column.name) } else { column.name.clone() };
@@ -63,7 +68,11 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     if let Some(path) = &args.html {
         write(path, &report::html::draw(&report))?;
     }
-    Ok(if report.verdict.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match report.verdict.end() {
+        End::Passed => ExitCode::SUCCESS,
+        End::Failed => ExitCode::FAILURE,
+        End::NothingJudged => ExitCode::from(NOTHING_JUDGED),
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Refused> {
@@ -75,14 +84,30 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Refused {
 }
 
 /// What chance decides in a round, the same for every contender.
+#[derive(Debug, PartialEq)]
 struct Choices {
     seed: u64,
     load_for: Duration,
     chaos: Option<Chaos>,
 }
 
+/// Those of all rounds. If none of them could be judged, the last one is drawn again, unless somebody wants just this round once more.
+fn choices(plan: &Plan) -> Vec<Choices> {
+    let can_be_judged = |choices: &Choices| choices.chaos.is_none_or(Chaos::can_be_judged);
+    let mut all: Vec<Choices> = (0..plan.rounds).map(|number| draw(plan, number)).collect();
+    let again = plan.rounds..plan.rounds + if plan.replay { 0 } else { DRAWN_AGAIN };
+    for number in again {
+        if all.iter().any(can_be_judged) {
+            break;
+        }
+        all.pop();
+        all.push(draw(plan, number));
+    }
+    all
+}
+
 /// The first round's seed is the rehearsal's, so that `--seed` plays any round again.
-fn choices(plan: &Plan, number: u32) -> Choices {
+fn draw(plan: &Plan, number: u32) -> Choices {
     let seed = match number {
         0 => plan.seed,
         _ => Rng::with_seed(plan.seed.wrapping_add(u64::from(number))).u64(1..1_000_000_000),
@@ -109,6 +134,7 @@ fn scene(plan: &Plan, cast: &Cast, contender: usize, number: u32, choices: &Choi
         rate: plan.rate,
         clients: plan.clients,
         connections: plan.connections,
+        pinned: plan.pinned,
         timeout: plan.timeout,
         load_for: choices.load_for,
         first_learns: plan.propagation.first,
@@ -153,18 +179,24 @@ fn play(scene: &Scene, mut progress: impl FnMut(&str, u64, u64)) -> Result<Round
 /// The index of the round that lost most; of those that are judged, if there are any.
 fn worst(rounds: &[Round]) -> usize {
     let indices = 0..rounds.len();
-    indices.max_by_key(|&index| (!rounds[index].excused, rounds[index].tally.lost.total(), usize::MAX - index)).unwrap_or(0)
+    indices.max_by_key(|&index| (rounds[index].is_judged(), rounds[index].tally.lost.total(), usize::MAX - index)).unwrap_or(0)
+}
+
+/// The last contender's.
+fn verdict(columns: &[Column], max_lost: u64) -> Verdict {
+    let Some((column, worst)) = columns.last().and_then(|column| column.rounds.get(column.worst).map(|round| (column, round)))
+    else {
+        return Verdict::default();
+    };
+    let judged = column.rounds.iter().filter(|round| round.is_judged()).count() as u32;
+    let lost = if judged == 0 { 0 } else { worst.tally.lost.total() };
+    Verdict { contender: column.name.clone(), judged, lost, passed: judged > 0 && lost <= max_lost, seed: worst.seed }
 }
 
 fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) -> Report {
-    let verdict = columns.last().and_then(|column| column.rounds.get(column.worst).map(|round| (column, round)));
-    let verdict = verdict.map_or(Verdict { contender: String::new(), lost: 0, passed: false, seed: 0 }, |(column, round)| {
-        let lost = if round.excused { 0 } else { round.tally.lost.total() };
-        Verdict { contender: column.name.clone(), lost, passed: lost <= plan.max_lost, seed: round.seed }
-    });
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: typed(words),
+        command: typed(["lameduck-rehearse".into()].iter().chain(words).map(|word| word.to_string_lossy())),
         settings: Settings {
             url: format!("http://{}{}", plan.url.authority, plan.url.path),
             seed: plan.seed,
@@ -173,24 +205,16 @@ fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) ->
             rate: plan.rate,
             clients: plan.clients,
             connections: plan.connections,
+            pinned: plan.pinned,
             propagate_ms: [plan.propagation.first, plan.propagation.last].map(|at| at.as_millis() as u64),
             grace_period_ms: plan.grace.as_millis() as u64,
             stop_signal: cast.stop_signal.to_string(),
             timeout_ms: plan.timeout.as_millis() as u64,
             max_lost: plan.max_lost,
         },
+        verdict: verdict(&columns, plan.max_lost),
         contenders: columns,
-        verdict,
     }
-}
-
-fn typed(words: &[OsString]) -> String {
-    let quoted = words.iter().map(|word| {
-        let word = word.to_string_lossy();
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
-        if plain { word.into_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    });
-    ["lameduck-rehearse".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// A line that is written over, on a terminal; elsewhere, one line for each contender that is done.
@@ -221,5 +245,61 @@ impl Progress {
         if self.terminal {
             eprint!("\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Client, Lost, Tally};
+
+    fn plan(words: &[&str]) -> Plan {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        cli::plan(&cli::parse(&words).unwrap(), 42).unwrap()
+    }
+
+    #[test]
+    fn chaos_always_leaves_a_round_to_judge_and_each_can_be_played_again() {
+        for seed in 0..500 {
+            for rounds in 1..4 {
+                let plan = Plan { seed, ..plan(&["--chaos", "--rounds", &rounds.to_string()]) };
+                let all = choices(&plan);
+                assert_eq!(all.len(), rounds);
+                assert!(all.iter().any(|round| round.chaos.is_some_and(Chaos::can_be_judged)), "{all:?}");
+                for round in all {
+                    let again = self::plan(&["--chaos", "--seed", &round.seed.to_string()]);
+                    assert_eq!(choices(&again), [round]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chance_may_still_take_the_app_where_another_round_is_judged() {
+        let all = choices(&plan(&["--chaos", "--rounds", "100", "--seed", "1"]));
+        let judged = all.iter().filter(|round| round.chaos.is_some_and(Chaos::can_be_judged)).count();
+        assert!((25..75).contains(&judged), "{judged}");
+    }
+
+    #[test]
+    fn nothing_judged_is_never_passed() {
+        let round = |excused, sent, refused| Round {
+            excused,
+            client: Client { sent, ..Client::default() },
+            tally: Tally { lost: Lost { refused, ..Lost::default() }, ..Tally::default() },
+            ..Round::default()
+        };
+        let end = |rounds: Vec<Round>| {
+            let worst = worst(&rounds);
+            let verdict = verdict(&[Column { name: "none".to_owned(), rounds, worst }], 0);
+            assert_eq!(verdict.passed, verdict.end() == End::Passed);
+            (verdict.end(), verdict.judged, verdict.lost)
+        };
+        assert_eq!(end(vec![round(true, 100, 0)]), (End::NothingJudged, 0, 0));
+        // Stopped before any client came.
+        assert_eq!(end(vec![round(true, 100, 7), round(false, 0, 0)]), (End::NothingJudged, 0, 0));
+        assert_eq!(end(vec![round(true, 100, 7), round(false, 100, 0)]), (End::Passed, 1, 0));
+        assert_eq!(end(vec![round(false, 100, 0), round(false, 100, 2), round(true, 100, 7)]), (End::Failed, 2, 2));
+        assert_eq!(Verdict::default().end(), End::NothingJudged);
     }
 }

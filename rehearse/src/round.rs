@@ -24,7 +24,7 @@ use crate::image::Container;
 use crate::kubelet::{self, Orders};
 use crate::load::client::{Outcome, Target, get};
 use crate::load::{Drive, Load};
-use crate::pod::{How, Pod};
+use crate::pod::{How, Pod, app};
 use crate::report::{Event, Round, What};
 use crate::sandbox;
 use crate::verdict::{Seen, judge};
@@ -55,6 +55,7 @@ pub struct Scene {
     pub rate: f64,
     pub clients: usize,
     pub connections: usize,
+    pub pinned: usize,
     pub timeout: Duration,
     /// Under load before the deletion.
     pub load_for: Duration,
@@ -130,6 +131,8 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let propagation = Propagation { first: scene.first_learns, last: scene.last_learns };
     let learnt = propagation.draw(scene.clients, &mut rng);
     let arrivals = rng.fork();
+    let removed = propagation.draw(scene.pinned, &mut rng);
+    let pinned = rng.fork();
     for address in &scene.addresses {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             return Err(Refused::unavailable(format!(
@@ -158,10 +161,11 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         ))
     })?;
 
-    let orders = Orders {
+    let mut orders = Orders {
         grace: scene.grace,
         pre_stop: scene.contender.pre_stop(),
         stop_signal: Signal::from_number(scene.stop_signal).unwrap_or(Signal::TERM),
+        app: None,
         kill_after: match scene.chaos {
             Some(Chaos::KilledEarly { after }) => Some(after),
             _ => None,
@@ -174,9 +178,16 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let target = ready(&scene, &mut pod).await?;
     diary.note(What::Ready, "");
     // Looked up now: an engine takes its time to say.
-    let pids = scene.chaos.map_or((None, None), |_| (pod.pid(), pod.app(scene.contender.entrypoint().is_some())));
-    let drive = Drive { rate: scene.rate, clients: scene.clients, connections: scene.connections, timeout: scene.timeout };
-    let mut load = Load::start(target.clone(), &drive, arrivals);
+    let pid = pod.pid();
+    orders.app = pid.and_then(|pid| app(pid, scene.contender.entrypoint().is_some()));
+    let drive = Drive {
+        rate: scene.rate,
+        clients: scene.clients,
+        connections: scene.connections,
+        pinned: scene.pinned,
+        timeout: scene.timeout,
+    };
+    let mut load = Load::start(target.clone(), &drive, arrivals, pinned);
     diary.note_at(load.began(), What::LoadBegan, "");
     let deleted = Arc::new(AtomicBool::new(false));
     let prober = tokio::spawn(kubelet::probe(target, scene.probe_period, deleted.clone(), diary.clone()));
@@ -189,14 +200,15 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
 
     let t0 = diary.note(What::Deleted, "");
     deleted.store(true, Ordering::Relaxed);
-    load.deleted(t0, &learnt);
-    for (at, what) in [(learnt.iter().min(), What::FirstLearnt), (learnt.iter().max(), What::LastLearnt)] {
+    load.deleted(t0, &learnt, &removed);
+    let news = || learnt.iter().chain(&removed);
+    for (at, what) in [(news().min(), What::FirstLearnt), (news().max(), What::LastLearnt)] {
         diary.note_at(t0 + at.copied().unwrap_or_default(), what, "");
     }
     if let Some(neighbours) = &mut neighbours {
         neighbours.go();
     }
-    let havoc = tokio::spawn(havoc(scene.chaos, pids, orders, diary.clone()));
+    let havoc = tokio::spawn(havoc(scene.chaos, pid, orders, diary.clone()));
     if ended.is_none() {
         ended = Some(progress("stopping", &load, kubelet::stop(&mut pod, orders, &diary)).await);
     }
@@ -206,7 +218,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
     let (answered, lost) = load.so_far();
     let gone = if ended == Some(0) { "gone" } else { "gone, with an error" };
     say(&Word::Progress { doing: gone.to_owned(), answered, lost });
-    let records = load.finish().await;
+    let (records, kept) = load.finish().await;
 
     let began = signed_ms(load.began(), t0);
     Ok(judge(Seen {
@@ -215,6 +227,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         excused: scene.chaos.is_some_and(Chaos::takes_the_app),
         load_began_ms: began,
         records,
+        kept,
         events: events(&diary, t0),
         lameduck: scene.contender.is_lameduck(),
         notes: Vec::new(),
@@ -319,7 +332,7 @@ async fn stop_during_start(scene: &Scene, mut pod: Pod, orders: Orders, after: D
 }
 
 /// What is to be done to it besides, from the deletion on.
-async fn havoc(chaos: Option<Chaos>, (pid, app): (Option<i32>, Option<i32>), orders: Orders, diary: Diary) {
+async fn havoc(chaos: Option<Chaos>, pid: Option<i32>, orders: Orders, diary: Diary) {
     let send = |pid: Option<i32>, signal, what: &str| {
         diary.note(What::Chaos, what);
         // Who is gone feels nothing.
@@ -333,13 +346,13 @@ async fn havoc(chaos: Option<Chaos>, (pid, app): (Option<i32>, Option<i32>), ord
         }
         Some(Chaos::Crash { after }) => {
             sleep(after).await;
-            send(app, Signal::KILL, "the app crashes");
+            send(orders.app, Signal::KILL, "the app crashes");
         }
         Some(Chaos::Paused { after, length }) => {
             sleep(after).await;
-            send(app, Signal::from_number(STOP).unwrap_or(Signal::KILL), "the app stands still");
+            send(orders.app, Signal::from_number(STOP).unwrap_or(Signal::KILL), "the app stands still");
             sleep(length).await;
-            send(app, Signal::CONT, "it goes on");
+            send(orders.app, Signal::CONT, "it goes on");
         }
         Some(Chaos::Starved) => drop(diary.note(What::Chaos, "neighbours take the CPU")),
         Some(Chaos::KilledEarly { .. } | Chaos::StopDuringStart { .. }) | None => {}

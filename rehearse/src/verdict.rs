@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use crate::load::Record;
 use crate::load::client::Outcome;
+use crate::load::pinned::Turn;
 use crate::load::schedule::Kind;
-use crate::report::{BIN_MS, Bin, Client, Event, Lost, Millis, Phase, PhaseName, Round, Stop, Tally, What};
+use crate::report::{BIN_MS, Bin, Client, Event, Kept, Lost, Millis, Phase, PhaseName, Round, Stop, Tally, What};
 
 /// A client whose requests were sent so late, but for one in a hundred, did not keep up.
 const LATE_MS: f64 = 50.0;
+
+/// A server that ends in order has closed its listener so long after the stop signal.
+const ACCEPTS_ON_MS: Millis = 1000;
 
 /// A round as it was seen.
 #[derive(Debug, Default)]
@@ -20,13 +24,14 @@ pub struct Seen {
     /// When the load began, from the deletion on.
     pub load_began_ms: f64,
     pub records: Vec<Record>,
+    pub kept: Vec<Turn>,
     pub events: Vec<Event>,
     pub lameduck: bool,
     pub notes: Vec<String>,
 }
 
 pub fn judge(seen: Seen) -> Round {
-    let Seen { seed, chaos, excused, load_began_ms, records, mut events, lameduck, mut notes } = seen;
+    let Seen { seed, chaos, excused, load_began_ms, records, kept, mut events, lameduck, mut notes } = seen;
     let at = |moment: Duration| (load_began_ms + moment.as_secs_f64() * 1e3).round() as Millis;
     let sent: Vec<&Record> = records.iter().filter(|record| record.outcome != Outcome::Unsent).collect();
 
@@ -35,7 +40,8 @@ pub fn judge(seen: Seen) -> Round {
     for record in &sent {
         count(record.outcome, &mut tally.answered, &mut tally.lost);
         tally.retried += u64::from(record.retried);
-        lost_before_stop += u64::from(record.outcome != Outcome::Answered && at(record.ended) < 0);
+        tally.elsewhere += u64::from(record.outcome == Outcome::Elsewhere);
+        lost_before_stop += u64::from(is_lost(record.outcome) && at(record.ended) < 0);
     }
     if let Some(last) = sent.iter().map(|record| at(record.ended)).max() {
         events.push(Event { at_ms: last, what: What::LastEnded, detail: String::new() });
@@ -63,8 +69,12 @@ pub fn judge(seen: Seen) -> Round {
     if events.iter().any(|event| event.what == What::Exited && event.at_ms < 0) {
         notes.push("PID 1 ended before anybody told it to".to_owned());
     }
-    let stop = stop(&events, lameduck);
-    if stop.killed && !excused {
+    let mut stop = stop(&events, lameduck);
+    if let Some(why) = ignored(&events, &stop, |told| !excused && accepts_on(&sent, at, told)) {
+        let killed = if stop.killed { "was killed" } else { "lameduck killed it" };
+        notes.push(format!("the app ignored the stop signal, and {killed}: {why}"));
+        stop = Stop { ignored: true, early_ms: None, ..stop };
+    } else if stop.killed && !excused {
         notes.push("the grace period ran out: KILL".to_owned());
     }
     Round {
@@ -73,9 +83,10 @@ pub fn judge(seen: Seen) -> Round {
         excused,
         tally,
         lost_before_stop,
+        phases: phases(&events, lameduck, stop.ignored),
         stop,
         client,
-        phases: phases(&events, lameduck),
+        kept: counts(kept, at),
         bins: bins(&sent, at),
         events,
         notes,
@@ -90,8 +101,29 @@ fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
         Outcome::Cut => &mut lost.cut,
         Outcome::Failed => &mut lost.failed,
         Outcome::TimedOut => &mut lost.timed_out,
-        Outcome::Unsent => return,
+        // Another pod's answer is not this one's.
+        Outcome::Elsewhere | Outcome::Unsent => return,
     } += 1;
+}
+
+fn is_lost(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::Answered | Outcome::Elsewhere | Outcome::Unsent)
+}
+
+/// How many kept connections there were from each moment on.
+fn counts(mut turns: Vec<Turn>, at: impl Fn(Duration) -> Millis) -> Vec<Kept> {
+    turns.sort_by_key(|turn| turn.at);
+    let mut all: Vec<Kept> = Vec::new();
+    let mut connections = 0u64;
+    for turn in turns {
+        connections = if turn.opened { connections + 1 } else { connections.saturating_sub(1) };
+        let kept = Kept { at_ms: at(turn.at), connections };
+        match all.last_mut() {
+            Some(last) if last.at_ms == kept.at_ms => *last = kept,
+            _ => all.push(kept),
+        }
+    }
+    all
 }
 
 fn client(records: &[Record]) -> Client {
@@ -124,6 +156,7 @@ fn stop(events: &[Event], lameduck: bool) -> Stop {
         took_ms: exited.map(|event| event.at_ms).filter(|at| *at >= 0),
         code: exited.and_then(|event| event.detail.parse().ok()),
         killed: first(What::Killed).is_some(),
+        ignored: false,
         told_ms,
         quiet_ms,
         wasted_ms: between(quiet_ms, told_ms),
@@ -131,15 +164,34 @@ fn stop(events: &[Event], lameduck: bool) -> Stop {
     }
 }
 
+/// Why an app that had to be killed took no notice of its stop signal, if that is so.
+fn ignored(events: &[Event], stop: &Stop, accepts_on: impl Fn(Millis) -> bool) -> Option<String> {
+    if !stop.killed && first(events, What::AppKilled).is_none() {
+        return None;
+    }
+    let dropped = events.iter().find(|event| event.what == What::Ignored).map(|event| event.detail.clone());
+    dropped.or_else(|| accepts_on(stop.told_ms?).then(|| "it went on accepting connections".to_owned()))
+}
+
+/// Whether new connections were answered a second after the stop signal and later, and none was refused.
+fn accepts_on(sent: &[&Record], at: impl Fn(Duration) -> Millis, told: Millis) -> bool {
+    let later = || {
+        sent.iter().filter(|record| !matches!(record.kind, Some(Kind::Pool) | None) && at(record.sent) >= told + ACCEPTS_ON_MS)
+    };
+    later().any(|record| record.outcome == Outcome::Answered) && later().all(|record| record.outcome != Outcome::Refused)
+}
+
 /// The server's life from the load's beginning on, without a gap.
-fn phases(events: &[Event], lameduck: bool) -> Vec<Phase> {
+fn phases(events: &[Event], lameduck: bool, ignored: bool) -> Vec<Phase> {
     let mut turns = Vec::new();
     for event in events {
         let name = match event.what {
             What::LoadBegan => PhaseName::Serving,
             What::PreStop => PhaseName::PreStop,
             What::StopSignal if lameduck => PhaseName::LameDuck,
-            What::StopSignal | What::AppTold | What::Killed => PhaseName::Stopping,
+            // It serves on.
+            What::StopSignal | What::AppTold if ignored => continue,
+            What::StopSignal | What::AppTold | What::Killed | What::AppKilled => PhaseName::Stopping,
             What::Exited => PhaseName::Gone,
             _ => continue,
         };
@@ -160,11 +212,11 @@ fn phases(events: &[Event], lameduck: bool) -> Vec<Phase> {
 
 fn bins(sent: &[&Record], at: impl Fn(Duration) -> Millis) -> Vec<Bin> {
     let mut bins: BTreeMap<Millis, (Bin, Vec<f64>)> = BTreeMap::new();
-    for record in sent {
+    for record in sent.iter().filter(|record| record.outcome != Outcome::Elsewhere) {
         let at_ms = at(record.ended).div_euclid(BIN_MS) * BIN_MS;
         let (bin, took) = bins.entry(at_ms).or_insert_with(|| (Bin { at_ms, ..Bin::default() }, Vec::new()));
         count(record.outcome, &mut bin.answered, &mut bin.lost);
-        if record.outcome == Outcome::Answered && matches!(record.kind, Kind::Fresh | Kind::Pool) {
+        if record.outcome == Outcome::Answered && matches!(record.kind, Some(Kind::Fresh | Kind::Pool)) {
             took.push(millis(record.ended - record.scheduled));
         }
     }
@@ -194,7 +246,7 @@ mod tests {
 
     fn record(scheduled: u64, ended: u64, outcome: Outcome) -> Record {
         Record {
-            kind: Kind::Fresh,
+            kind: Some(Kind::Fresh),
             scheduled: Duration::from_millis(scheduled),
             sent: Duration::from_millis(scheduled + 1),
             ended: Duration::from_millis(ended),
@@ -234,6 +286,29 @@ mod tests {
     }
 
     #[test]
+    fn what_another_pod_answered_is_no_success_of_this_one() {
+        let mut records = vec![record(2100, 2200, Outcome::Elsewhere), record(2300, 2400, Outcome::Reset)];
+        records[0].retried = true;
+        let round = seen(records, &[], false);
+        assert_eq!((round.tally.answered, round.tally.retried, round.tally.elsewhere), (0, 1, 1));
+        assert_eq!((round.tally.lost.total(), round.client.sent), (1, 2));
+        assert_eq!(round.bins.iter().map(|bin| (bin.at_ms, bin.answered, bin.lost.total())).collect::<Vec<_>>(), [(400, 0, 1)]);
+        // It was this pod's until it broke.
+        let last = seen(vec![record(2100, 2200, Outcome::Elsewhere)], &[], false).stop.quiet_ms;
+        assert_eq!(last, Some(200));
+    }
+
+    #[test]
+    fn kept_connections_are_counted_from_each_moment_on() {
+        let turn = |at, opened| Turn { at: Duration::from_millis(at), opened };
+        let turns =
+            vec![turn(3000, false), turn(100, true), turn(200, true), turn(200, true), turn(2500, false), turn(3000, false)];
+        let kept = judge(Seen { load_began_ms: -2000.0, kept: turns, ..Seen::default() }).kept;
+        let counts: Vec<_> = kept.iter().map(|kept| (kept.at_ms, kept.connections)).collect();
+        assert_eq!(counts, [(-1900, 1), (-1800, 3), (500, 2), (1000, 0)]);
+    }
+
+    #[test]
     fn waste_runs_from_the_last_use_to_the_stop_signal() {
         let wasted = |told, learnt, ended: u64| {
             let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppTold), (learnt, What::LastLearnt)];
@@ -247,6 +322,43 @@ mod tests {
         // Who is no lameduck tells with the stop signal.
         let list = [(0, What::Deleted), (4000, What::StopSignal), (3000, What::LastLearnt)];
         assert_eq!(seen(vec![], &list, false).stop.wasted_ms, Some(1000));
+    }
+
+    #[test]
+    fn an_app_that_takes_no_notice_was_not_told_too_early() {
+        let list = [(0, What::Deleted), (0, What::StopSignal), (5000, What::LastLearnt), (30_000, What::Killed)];
+        let all = [&list[..], &[(30_010, What::Exited)]].concat();
+        let asked = |sent: u64, outcome| record(2000 + sent, 2000 + sent + 10, outcome);
+        let judged = |records: Vec<Record>, list: &[(Millis, What)], lameduck| {
+            let round = seen(records, list, lameduck);
+            let word = round.notes.last().and_then(|note| note.split(": ").nth(1).map(str::to_owned)).unwrap_or_default();
+            (round.stop.ignored, round.stop.early_ms, word)
+        };
+        // The kernel says so, whatever clients saw.
+        let deaf = [&[(0, What::Ignored)], &all[..]].concat();
+        assert_eq!(judged(vec![asked(100, Outcome::Refused)], &deaf, false), (true, None, "7".to_owned()));
+        // Clients say so.
+        let served = vec![asked(100, Outcome::Answered), asked(3000, Outcome::Answered), asked(4000, Outcome::Cut)];
+        let accepting = "it went on accepting connections".to_owned();
+        assert_eq!(judged(served.clone(), &all, false), (true, None, accepting.clone()));
+        // It closed its listener, at once or later, and could not end.
+        let refused = vec![asked(100, Outcome::Answered), asked(3000, Outcome::Refused)];
+        assert_eq!(judged(refused, &all, false), (false, Some(5000), "KILL".to_owned()));
+        let later = vec![asked(3000, Outcome::Answered), asked(4000, Outcome::Refused)];
+        assert!(!judged(later, &all, false).0);
+        assert!(!judged(vec![asked(100, Outcome::Answered)], &all, false).0);
+        // Whoever was not killed has not ignored it.
+        let ended = [&[(0, What::Ignored)], &list[..3], &[(4500, What::Exited)]].concat();
+        assert_eq!(judged(served.clone(), &ended, false), (false, Some(5000), String::new()));
+        // lameduck kills as well.
+        let list = [(0, What::StopSignal), (0, What::Ignored), (5000, What::LastLearnt), (9000, What::AppTold)];
+        let list = [&list[..], &[(18_000, What::AppKilled), (18_010, What::Exited)]].concat();
+        let round = seen(vec![], &list, true);
+        assert_eq!((round.stop.ignored, round.stop.killed, round.stop.wasted_ms), (true, false, Some(4000)));
+        assert_eq!(round.notes, ["the app ignored the stop signal, and lameduck killed it: 7"]);
+        // It serves until then.
+        let names: Vec<_> = seen(vec![], &deaf, false).phases.iter().map(|phase| (phase.name, phase.to_ms)).collect();
+        assert_eq!(names, [(PhaseName::Serving, 30_000), (PhaseName::Stopping, 30_010)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
+use tokio::task::JoinHandle;
 
 use super::schedule::Kind;
 use crate::body::Pieces;
@@ -43,6 +44,8 @@ pub enum Outcome {
     Cut,
     Failed,
     TimedOut,
+    /// It broke here without a byte of an answer, and was sent once more, to another pod.
+    Elsewhere,
     /// For want of the client's own descriptors or ports.
     Unsent,
 }
@@ -58,9 +61,31 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct Connection {
+pub struct Connection {
     sender: SendRequest<Pieces>,
     read: Arc<AtomicU64>,
+    /// Done when the connection has ended.
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Waits until it has ended; to be asked no more after that.
+    pub async fn ended(&mut self) {
+        // However it ended.
+        let _ = (&mut self.driver).await;
+    }
+
+    /// Waits until it can take another request. False: it has ended.
+    pub async fn is_free(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+}
+
+/// What a pinned client sends, in one piece.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Message {
+    Get,
+    Post,
 }
 
 /// An answer that came whole.
@@ -89,10 +114,22 @@ impl Client {
     }
 }
 
+impl Target {
+    pub fn request(&self, message: Message, keep: bool) -> Request<Pieces> {
+        match message {
+            Message::Get => request(self, Method::GET, &self.path, keep, Pieces::none()),
+            Message::Post => {
+                let path = self.upload.as_deref().unwrap_or(&self.path);
+                request(self, Method::POST, path, keep, Pieces::whole(PIECE))
+            }
+        }
+    }
+}
+
 /// One GET on a connection of its own, as the kubelet's probes are.
 pub async fn get(target: &Target, client: usize) -> Result<Whole, Outcome> {
     let connection = &mut connect(target.address, client, None).await?;
-    exchange(connection, request(target, Method::GET, &target.path, false, Pieces::none())).await
+    exchange(connection, target.request(Message::Get, false)).await.unwrap_or(Err(Outcome::Reset))
 }
 
 /// How it ended, whether it was sent twice, and whether the answer's end was marked.
@@ -119,12 +156,14 @@ pub async fn ask(client: &Shared, kind: Kind) -> (Result<Whole, Outcome>, bool) 
     if keep {
         let reused = lock(client).reuse();
         if let Some(mut connection) = reused {
-            let result = exchange(&mut connection, request(&target, Method::GET, path, true, Pieces::none())).await;
-            // Closed under the request: a proxy sends what is idempotent once more, elsewhere.
-            retried = matches!(result, Err(Outcome::Reset));
-            if !retried {
-                give_back(client, connection, &result).await;
-                return (result, false);
+            match exchange(&mut connection, request(&target, Method::GET, path, true, Pieces::none())).await {
+                None => {}
+                // Closed under the request: a proxy sends what is idempotent once more.
+                Some(Err(Outcome::Reset)) => retried = true,
+                Some(result) => {
+                    give_back(client, connection, &result).await;
+                    return (result, false);
+                }
             }
         }
     }
@@ -132,7 +171,7 @@ pub async fn ask(client: &Shared, kind: Kind) -> (Result<Whole, Outcome>, bool) 
         Ok(connection) => connection,
         Err(outcome) => return (Err(outcome), retried),
     };
-    let result = exchange(&mut connection, request(&target, method, path, keep, body)).await;
+    let result = exchange(&mut connection, request(&target, method, path, keep, body)).await.unwrap_or(Err(Outcome::Reset));
     if keep {
         give_back(client, connection, &result).await;
     }
@@ -144,7 +183,7 @@ fn lock(client: &Shared) -> std::sync::MutexGuard<'_, Client> {
 }
 
 async fn give_back(client: &Shared, mut connection: Connection, result: &Result<Whole, Outcome>) {
-    if result.is_ok() && connection.sender.ready().await.is_ok() {
+    if result.is_ok() && connection.is_free().await {
         lock(client).keep(connection);
     }
 }
@@ -157,12 +196,15 @@ fn request(target: &Target, method: Method, path: &str, keep: bool, body: Pieces
     request.body(body).expect("the path was read as a URL's")
 }
 
-async fn connect(server: SocketAddr, client: usize, pause: Option<Duration>) -> Result<Connection, Outcome> {
+pub async fn connect(server: SocketAddr, client: usize, pause: Option<Duration>) -> Result<Connection, Outcome> {
     let wire = Wire::connect(server, client, pause).await.map_err(|error| not_connected(&error))?;
     let read = wire.counter();
     let (sender, connection) = handshake(wire).await.map_err(|_| Outcome::Reset)?;
-    tokio::spawn(connection);
-    Ok(Connection { sender, read })
+    let driver = tokio::spawn(async {
+        // How each request ended is said to who sent it.
+        let _ = connection.await;
+    });
+    Ok(Connection { sender, read, driver })
 }
 
 fn not_connected(error: &std::io::Error) -> Outcome {
@@ -176,14 +218,16 @@ fn not_connected(error: &std::io::Error) -> Outcome {
     }
 }
 
-async fn exchange(connection: &mut Connection, request: Request<Pieces>) -> Result<Whole, Outcome> {
+/// None: the connection had ended before, and nothing was sent.
+pub async fn exchange(connection: &mut Connection, request: Request<Pieces>) -> Option<Result<Whole, Outcome>> {
     let before = connection.read.load(Ordering::Relaxed);
-    match connection.sender.send_request(request).await {
+    Some(match connection.sender.try_send_request(request).await {
         Ok(answer) => whole(answer).await,
-        Err(error) if error.is_parse() => Err(Outcome::Failed),
+        Err(error) if error.message().is_some() => return None,
+        Err(error) if error.error().is_parse() => Err(Outcome::Failed),
         Err(_) if connection.read.load(Ordering::Relaxed) > before => Err(Outcome::Cut),
         Err(_) => Err(Outcome::Reset),
-    }
+    })
 }
 
 async fn whole(answer: Response<Incoming>) -> Result<Whole, Outcome> {

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use super::plot::{self, Axes, escape};
 use super::table::{self, worst};
-use super::{Column, PhaseName, Report};
+use super::{Column, End, PhaseName, Report};
 
 pub fn draw(report: &Report) -> String {
     let verdict = table::verdict(report);
-    let class = if report.verdict.passed { "passed" } else { "failed" };
+    let (class, word) = (class(report.verdict.end()), table::word(report.verdict.end()));
     let axes = Axes::of(report.contenders.iter().filter_map(worst));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {class}</title>\n\
+         content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {word}</title>\n\
          <link rel=\"icon\" href=\"data:,\">\n<style>\n{}</style>\n</head>\n<body>\n",
         escape(&report.settings.url),
         include_str!("page.css"),
@@ -22,7 +22,8 @@ pub fn draw(report: &Report) -> String {
         page,
         "<h1>How {} stops</h1>\n<p class=\"verdict {class}\">{}</p>\n<p class=\"soft\"><code>{}</code></p>\n\
          <p class=\"soft\">{} requests a second by {} clients with {} keep-alive connections; each client learns that the pod is \
-         going {:.1} s to {:.1} s after its deletion. Grace period {:.0} s, stop signal {}.</p>\n",
+         going {:.1} s to {:.1} s after its deletion. {} pinned clients keep one connection each, go on asking and never learn. Grace \
+         period {:.0} s, stop signal {}.</p>\n",
         escape(&settings.url),
         escape(&verdict),
         escape(&report.command),
@@ -31,6 +32,7 @@ pub fn draw(report: &Report) -> String {
         settings.connections,
         settings.propagate_ms[0] as f64 / 1e3,
         settings.propagate_ms[1] as f64 / 1e3,
+        settings.pinned,
         settings.grace_period_ms as f64 / 1e3,
         escape(&settings.stop_signal),
     );
@@ -48,32 +50,49 @@ pub fn draw(report: &Report) -> String {
     page
 }
 
+fn class(end: End) -> &'static str {
+    match end {
+        End::Passed => "passed",
+        End::Failed => "failed",
+        End::NothingJudged => "nothing-judged",
+    }
+}
+
 fn summary(page: &mut String, report: &Report) {
-    let rows = table::rows(report, |name| name.to_owned());
-    page.push_str("<div class=\"wide\"><table>\n");
-    for (number, (name, cells)) in rows.iter().enumerate() {
+    let heads: String =
+        report.contenders.iter().map(|column| format!("<th scope=\"col\">{}</th>", words(&column.name))).collect();
+    let _ = writeln!(page, "<div class=\"wide\"><table>\n<thead><tr><td></td>{heads}</tr></thead><tbody>");
+    for (name, cells) in table::rows(report) {
         let lost = name.starts_with("lost") || name.starts_with("  ");
         let cells: String = cells
             .iter()
-            .map(|cell| match number {
-                0 => format!("<th scope=\"col\">{}</th>", escape(cell)),
-                _ if lost && cell != "0" => format!("<td class=\"some\">{}</td>", escape(cell)),
+            .map(|cell| match cell.as_str() {
+                "0" => "<td>0</td>".to_owned(),
+                _ if lost => format!("<td class=\"some\">{}</td>", escape(cell)),
                 _ => format!("<td>{}</td>", escape(cell)),
             })
             .collect();
-        let _ = match number {
-            0 => writeln!(page, "<thead><tr><td></td>{cells}</tr></thead><tbody>"),
-            _ => writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(name)),
-        };
+        let _ = writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(&name));
     }
     page.push_str("</tbody></table></div>\n");
+}
+
+/// A name that a narrow window may break at its blanks, and not after an option's hyphens.
+fn words(name: &str) -> String {
+    let word = |word: &str| match word.starts_with('-') {
+        true => format!("<span class=\"option\">{}</span>", escape(word)),
+        false => escape(word),
+    };
+    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn legend(page: &mut String, report: &Report) {
     page.push_str("<p class=\"soft\">");
     let phases = [PhaseName::Serving, PhaseName::PreStop, PhaseName::LameDuck, PhaseName::Stopping, PhaseName::Gone];
+    let kept = [("kept", "kept connections")];
     let figures = [("answered", "answered"), ("lost", "lost"), ("p50", "latency, median"), ("p99", "99th percentile")];
-    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures] {
+    let figures = kept.iter().filter(|_| report.settings.pinned > 0).chain(&figures);
+    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures.copied().collect::<Vec<_>>()] {
         for (class, word) in row {
             let _ = write!(page, "<span class=\"entry\"><span class=\"key {class}\"></span>{word}</span> ");
         }
@@ -111,7 +130,7 @@ fn contender(page: &mut String, report: &Report, column: &Column, axes: Axes) {
         );
         page.push_str("<th>answered</th><th>lost</th><th>time to stop</th><th class=\"chaos\"></th></tr></thead><tbody>\n");
         for round in &column.rounds {
-            let excused = if round.excused { " (not judged)" } else { "" };
+            let excused = if round.is_judged() { "" } else { " (not judged)" };
             let _ = writeln!(
                 page,
                 "<tr><td>{}</td><td>{}</td><td{}>{}</td><td>{}</td><td class=\"chaos\">{}{excused}</td></tr>",

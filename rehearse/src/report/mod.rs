@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds since the pod was deleted; before that they are negative.
 pub type Millis = i64;
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Report {
     /// Of lameduck.
     pub version: String,
@@ -22,7 +22,7 @@ pub struct Report {
     pub verdict: Verdict,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Settings {
     pub url: String,
     pub seed: u64,
@@ -33,6 +33,8 @@ pub struct Settings {
     pub clients: usize,
     /// Keep-alive connections that all clients keep together.
     pub connections: usize,
+    /// Clients that keep one connection each, and never learn.
+    pub pinned: usize,
     /// The first client knows of the removal not before the one, the last one not after the other.
     pub propagate_ms: [u64; 2],
     pub grace_period_ms: u64,
@@ -69,10 +71,19 @@ pub struct Round {
     pub events: Vec<Event>,
     /// The server's, one after the other.
     pub phases: Vec<Phase>,
+    /// Each time that their number changed.
+    pub kept: Vec<Kept>,
     /// A bin each 100 ms in which a request ended.
     pub bins: Vec<Bin>,
     /// What the reader must know to read the figures right.
     pub notes: Vec<String>,
+}
+
+impl Round {
+    /// Clients came, and nothing took the app away from them.
+    pub fn is_judged(&self) -> bool {
+        !self.excused && self.client.sent > 0
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -82,6 +93,8 @@ pub struct Tally {
     pub lost: Lost,
     /// Idempotent requests that a reused connection had failed, sent once more: answered or lost as the second try was.
     pub retried: u64,
+    /// Of these, those that another pod answered: neither answered nor lost.
+    pub elsewhere: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -122,13 +135,15 @@ pub struct Stop {
     pub code: Option<i32>,
     /// The grace period ran out.
     pub killed: bool,
+    /// The app took no notice of its stop signal, and was killed by the kubelet or by lameduck.
+    pub ignored: bool,
     /// When the app was told to stop: by the kubelet, or by lameduck.
     pub told_ms: Option<Millis>,
     /// From here on nothing was in flight and no client would send any more.
     pub quiet_ms: Option<Millis>,
     /// From `quiet` to `told`, if it was that way round: time that served nobody.
     pub wasted_ms: Option<u64>,
-    /// From `told` to `quiet`, if it was that way round: the app was told while clients still needed it.
+    /// From `told` to `quiet`, if it was that way round: the app was told while clients still needed it. None if it ignored that.
     pub early_ms: Option<u64>,
 }
 
@@ -169,6 +184,8 @@ pub enum What {
     Draining,
     /// lameduck sent the app its stop signal.
     AppTold,
+    /// The kernel does not hand the stop signal to the app: why.
+    Ignored,
     /// The first client that knows of the removal.
     FirstLearnt,
     LastLearnt,
@@ -180,6 +197,8 @@ pub enum What {
     Chaos,
     /// The grace period was over.
     Killed,
+    /// lameduck killed what was left of the app.
+    AppKilled,
     /// PID 1 ended.
     Exited,
 }
@@ -202,6 +221,13 @@ pub enum PhaseName {
     Gone,
 }
 
+/// From this moment on pinned clients had so many connections open to this pod.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Kept {
+    pub at_ms: Millis,
+    pub connections: u64,
+}
+
 /// How long a bin is.
 pub const BIN_MS: Millis = 100;
 
@@ -217,13 +243,33 @@ pub struct Bin {
     pub max_ms: Option<f64>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Verdict {
     /// Who is judged: the last contender.
     pub contender: String,
+    /// How many of its rounds.
+    pub judged: u32,
     /// By that one, in the worst round that is judged.
     pub lost: u64,
+    /// Something was judged, and it lost no more than is allowed.
     pub passed: bool,
     /// The seed of that round.
     pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    Passed,
+    Failed,
+    NothingJudged,
+}
+
+impl Verdict {
+    pub fn end(&self) -> End {
+        match (self.judged, self.passed) {
+            (0, _) => End::NothingJudged,
+            (_, true) => End::Passed,
+            (_, false) => End::Failed,
+        }
+    }
 }

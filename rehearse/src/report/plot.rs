@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BIN_MS, Bin, Event, Millis, PhaseName, Report, Round, What};
+use super::{BIN_MS, Bin, Event, Kept, Millis, PhaseName, Report, Round, What};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
@@ -11,6 +11,7 @@ const RIGHT: f64 = 12.0;
 const CHARACTER: f64 = 6.6;
 const LANE: f64 = 16.0;
 const BAR: f64 = 24.0;
+const KEPT: f64 = 44.0;
 const REQUESTS: f64 = 80.0;
 const LATENCY: f64 = 90.0;
 const GAP: f64 = 14.0;
@@ -21,6 +22,8 @@ const BEFORE_MS: Millis = 1000;
 pub struct Axes {
     from: Millis,
     to: Millis,
+    /// Kept connections; where there never are any, nothing is drawn of them.
+    kept: u64,
     /// Requests in a bin.
     requests: u64,
     /// Milliseconds, both powers of ten.
@@ -32,13 +35,14 @@ impl Axes {
     pub fn of<'a>(rounds: impl Iterator<Item = &'a Round> + Clone) -> Axes {
         let to = rounds.clone().flat_map(|round| &round.events).map(|event| event.at_ms).max().unwrap_or(0);
         let began = rounds.clone().flat_map(|round| &round.phases).map(|phase| phase.from_ms).min().unwrap_or(0);
+        let kept = rounds.clone().flat_map(|round| &round.kept).map(|kept| kept.connections).max().unwrap_or(0);
         let bins = rounds.flat_map(|round| &round.bins);
         let requests = bins.clone().map(|bin| bin.answered + bin.lost.total()).max().unwrap_or(1).max(1);
         let took = bins.flat_map(|bin| [bin.p50_ms, bin.p99_ms]).flatten();
         let (least, most) = took.fold((f64::MAX, 0f64), |(least, most), took| (least.min(took), most.max(took)));
         let least = if least < most { 10f64.powf(least.max(0.01).log10().floor()) } else { 1.0 };
         let most = 10f64.powf(most.log10().ceil()).max(least * 10.0);
-        Axes { from: began.clamp(-BEFORE_MS, 0), to: (to + to / 50).max(1000), requests, least, most }
+        Axes { from: began.clamp(-BEFORE_MS, 0), to: (to + to / 50).max(1000), kept, requests, least, most }
     }
 
     fn x(self, at: Millis) -> f64 {
@@ -82,7 +86,7 @@ fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
         What::Draining => Some("nothing new comes"),
         What::AppTold => Some("app told to stop"),
         What::StopSignal => Some("stop signal"),
-        What::Killed => Some("KILL"),
+        What::Killed | What::AppKilled => Some("KILL"),
         What::Exited => Some("ended"),
         What::ProbeNotReady => Some("not ready"),
         What::Chaos => Some(""),
@@ -125,7 +129,8 @@ pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
     let lanes = lanes(&in_order);
 
     let top = (lanes.iter().max().map_or(0, |most| most + 1)) as f64 * LANE + 6.0;
-    let requests = top + BAR + GAP;
+    let connections = top + BAR + GAP;
+    let requests = if axes.kept > 0 { connections + KEPT + GAP } else { connections };
     let latency = requests + REQUESTS + GAP;
     let bottom = latency + LATENCY;
     let height = bottom + 24.0;
@@ -138,6 +143,9 @@ pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
         let _ = write!(svg, r#"<text class="middle" x="{x:.1}" y="{:.1}">{} s</text>"#, bottom + 17.0, second / 1000);
     }
     phases(&mut svg, round, axes, top);
+    if axes.kept > 0 {
+        kept(&mut svg, &round.kept, axes, connections);
+    }
     bins(&mut svg, &round.bins, axes, requests);
     lines(&mut svg, &round.bins, axes, latency);
     for ((&index, lane), (x, _)) in order.iter().zip(&lanes).zip(&in_order) {
@@ -191,13 +199,39 @@ fn phases(svg: &mut String, round: &Round, axes: Axes, top: f64) {
     }
 }
 
+/// Beside a strip: what its top stands for, of what, and its bottom.
+fn scale(svg: &mut String, [most, unit, least]: [&str; 3], top: f64, bottom: f64) {
+    for (y, text) in [(top + 10.0, most), (top + 26.0, unit), (bottom, least)] {
+        let _ = write!(svg, r#"<text class="end" x="{:.1}" y="{y:.1}">{text}</text>"#, LEFT - 8.0);
+    }
+}
+
+/// How many connections pinned clients keep open.
+fn kept(svg: &mut String, kept: &[Kept], axes: Axes, top: f64) {
+    let bottom = top + KEPT;
+    scale(svg, [&axes.kept.to_string(), "kept", "0"], top, bottom);
+    let ends = kept.iter().skip(1).map(|next| next.at_ms).chain([axes.to]);
+    for (&Kept { at_ms, connections }, end) in
+        kept.iter().zip(ends).filter(|(kept, end)| kept.connections > 0 && *end > axes.from)
+    {
+        let x = axes.x(at_ms);
+        let tall = connections as f64 / axes.kept as f64 * KEPT;
+        let _ = write!(
+            svg,
+            r#"<rect class="kept" x="{x:.1}" y="{:.1}" width="{:.1}" height="{tall:.1}"><title>from {:.2} s to {:.2} s: {connections} kept connections</title></rect>"#,
+            bottom - tall,
+            axes.x(end) - x,
+            at_ms as f64 / 1e3,
+            end as f64 / 1e3
+        );
+    }
+    let _ = write!(svg, r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{bottom:.1}" y2="{bottom:.1}"/>"#, WIDTH - RIGHT);
+}
+
 /// The requests that ended, the lost ones on top.
 fn bins(svg: &mut String, bins: &[Bin], axes: Axes, top: f64) {
     let bottom = top + REQUESTS;
-    for (y, text) in [(top + 10.0, (axes.requests * 10).to_string()), (top + 26.0, "per s".to_owned()), (bottom, "0".to_owned())]
-    {
-        let _ = write!(svg, r#"<text class="end" x="{:.1}" y="{y:.1}">{text}</text>"#, LEFT - 8.0);
-    }
+    scale(svg, [&(axes.requests * 10).to_string(), "per s", "0"], top, bottom);
     for bin in bins.iter().filter(|bin| bin.at_ms >= axes.from) {
         let x = axes.x(bin.at_ms);
         let width = (axes.x(bin.at_ms + BIN_MS) - x - 0.5).max(0.5);
@@ -266,15 +300,31 @@ mod tests {
 
     #[test]
     fn the_axes_hold_every_round() {
+        let kept = vec![Kept { at_ms: 0, connections: 7 }];
         let bin = |at_ms, p50_ms| Bin { at_ms, answered: 3, p50_ms, p99_ms: p50_ms, ..Bin::default() };
-        let round = Round { bins: vec![bin(0, Some(0.4)), bin(100, Some(130.0))], ..Round::default() };
+        let round = Round { kept, bins: vec![bin(0, Some(0.4)), bin(100, Some(130.0))], ..Round::default() };
         let axes = Axes::of([round, Round::default()].iter());
-        assert_eq!((axes.requests, axes.least, axes.most), (3, 0.1, 1000.0));
+        assert_eq!((axes.kept, axes.requests, axes.least, axes.most), (7, 3, 0.1, 1000.0));
         assert_eq!((axes.latency(0.1), axes.latency(1000.0), axes.latency(10.0)), (0.0, 1.0, 0.5));
         assert!(axes.seconds().count() > 0);
         // Nothing was answered at all.
         let empty = Axes::of([Round::default()].iter());
         assert!(empty.least < empty.most && empty.from < empty.to);
+    }
+
+    /// The picture's own numbers, not its looks: page.rs has these.
+    #[test]
+    fn kept_connections_are_as_tall_as_they_are_many() {
+        let kept = [(0, 4), (500, 1), (700, 0)].map(|(at_ms, connections)| Kept { at_ms, connections });
+        let round = Round { kept: kept.to_vec(), ..Round::default() };
+        let axes = Axes::of([round.clone()].iter());
+        let svg = draw(&Report::default(), "x", &round, axes);
+        let all: Vec<&str> = svg.split("<rect class=\"kept\"").skip(1).collect();
+        assert_eq!(all.len(), 2, "{svg}");
+        assert!(all[0].contains(" height=\"44.0\"") && all[0].contains("from 0.00 s to 0.50 s: 4 kept connections"), "{svg}");
+        assert!(all[1].contains(" height=\"11.0\"") && all[1].contains("from 0.50 s to 0.70 s: 1 kept connections"), "{svg}");
+        let none = Round::default();
+        assert!(!draw(&Report::default(), "x", &none, Axes::of([none.clone()].iter())).contains("kept"));
     }
 
     #[test]

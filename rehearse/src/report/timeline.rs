@@ -1,27 +1,36 @@
 //! The report as bars over time, for a terminal.
 
-use super::{BIN_MS, Millis, PhaseName, Report, Round, What};
+use super::{BIN_MS, Kept, Millis, PhaseName, Report, Round, What};
 
 /// Columns that the bars have.
 const WIDTH: usize = 84;
+/// Before these, what they show.
+const LABEL: usize = 11;
 const BEFORE_MS: Millis = 500;
 
 pub fn draw(report: &Report) -> String {
     let rounds = || report.contenders.iter().filter_map(|column| column.rounds.get(column.worst).map(|round| (column, round)));
     let Some(last) = rounds().map(|(_, round)| end(round)).max() else { return String::new() };
-    let name = rounds().map(|(column, _)| column.name.chars().count().min(24)).max().unwrap_or(0).max(7);
     let scale = Scale { from: -BEFORE_MS, step: ((last + BEFORE_MS) / WIDTH as Millis + 1).max(20) };
     let grace = report.settings.grace_period_ms as Millis;
+    let pinned = report.settings.pinned;
 
-    let mut text = format!("\n{:name$}  {}\n", "", scale.ruler(last));
+    let mut text = format!("\n{:LABEL$}{}\n", "", scale.ruler(last));
     for (column, round) in rounds() {
-        let short: String = column.name.chars().take(24).collect();
-        text.push_str(format!("{short:name$}  {}\n", server(round, scale, last, grace)).as_str());
-        text.push_str(format!("{:name$}  {}\n", "clients", clients(round, scale, last)).as_str());
+        text.push_str(&format!("{}\n", column.name));
+        let mut bar = |label: &str, bar: String| text.push_str(&format!("  {label:0$}{bar}\n", LABEL - 2));
+        bar("server", server(round, scale, last, grace));
+        bar("clients", clients(round, scale, last));
+        if pinned > 0 {
+            bar("kept", kept(&round.kept, scale));
+        }
     }
     text.push_str(
         "\nserver: = serves, ~ preStop sleeps, - lame duck, . stops, ! killed.  clients: : send, x lose, | the last has learnt\n",
     );
+    if pinned > 0 {
+        text.push_str(&format!("kept: open connections of the {pinned} pinned clients, who never learn\n"));
+    }
     if grace > last {
         text.push_str(&format!("the grace period ends at {} s, off the right edge\n", grace as f64 / 1e3));
     } else {
@@ -102,4 +111,44 @@ fn clients(round: &Round, scale: Scale, last: Millis) -> String {
         line[scale.column(learnt)] = '|';
     }
     line.into_iter().collect::<String>().trim_end().to_owned()
+}
+
+/// Each number where it begins, as far as there is room; the last one always, if need be a little later.
+fn kept(kept: &[Kept], scale: Scale) -> String {
+    let mut columns: Vec<(usize, u64)> = Vec::new();
+    for &Kept { at_ms, connections } in kept {
+        let column = scale.column(at_ms);
+        match columns.last_mut() {
+            Some(last) if last.0 == column => last.1 = connections,
+            _ => columns.push((column, connections)),
+        }
+    }
+    let mut line = String::new();
+    for (index, &(column, connections)) in columns.iter().enumerate() {
+        let free = if line.is_empty() { 0 } else { line.len() + 1 };
+        if free <= column || index + 1 == columns.len() {
+            line.push_str(&format!("{:1$}{connections}", "", column.max(free) - line.len()));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_kept_connections_stand_where_they_begin() {
+        let line = |list: &[(Millis, u64)]| {
+            let list: Vec<Kept> = list.iter().map(|&(at_ms, connections)| Kept { at_ms, connections }).collect();
+            kept(&list, Scale { from: -500, step: 100 })
+        };
+        assert_eq!(line(&[(-500, 20), (500, 0)]), "20        0");
+        // Before the first column, and several in one.
+        assert_eq!(line(&[(-2000, 1), (-1900, 20), (500, 19), (510, 18), (590, 17)]), "20        17");
+        // No room for a number that another touches, but for the last.
+        assert_eq!(line(&[(-500, 20), (-400, 19), (-300, 18), (-200, 17), (0, 0)]), "20 17 0");
+        assert_eq!(line(&[(-500, 20), (-400, 0)]), "20 0");
+        assert_eq!(line(&[]), "");
+    }
 }

@@ -2,12 +2,26 @@
 
 use super::*;
 
-/// The embedded server, quicker than by default.
-const QUICK: [&str; 4] = ["--load-for", "1s", "--propagate", "1s..3s"];
+/// Quicker than by default. Clients that never learn have tests of their own.
+const QUICK: [&str; 6] = ["--load-for", "1s", "--propagate", "1s..3s", "--pinned", "0"];
+
+/// As README has it. This lameduck does not close kept connections: it waits for them, and they lose what is in flight at the end.
+#[test]
+fn alone_it_shows_three_deaths() {
+    let rehearsed = rehearse(&[]);
+    assert!(rehearsed.lost_in_all(0) > rehearsed.lost_in_all(1), "{rehearsed:#?}");
+    assert!(rehearsed.lost_in_all(1) > rehearsed.lost_in_all(2), "{rehearsed:#?}");
+    let [refused, reset, others @ ..] = rehearsed.lost(2);
+    assert_eq!((refused, others), (0, [0; 3]), "{rehearsed:#?}");
+    assert_eq!(rehearsed.code, i32::from(reset > 0), "{rehearsed:#?}");
+    let told = |column| rehearsed.figure(column, "/stop/told_ms");
+    assert!(told(0) < 1000 && told(1) >= 2000 && told(2) >= 18_000, "{rehearsed:#?}");
+    assert_eq!(rehearsed.report["settings"]["pinned"], 20);
+}
 
 #[test]
-fn alone_it_shows_three_deaths_and_only_lameducks_loses_nothing() {
-    let rehearsed = rehearse(&[]);
+fn where_all_clients_learn_only_lameduck_loses_nothing() {
+    let rehearsed = rehearse(&["--pinned", "0"]);
     let names: Vec<_> = (0..3).map(|column| rehearsed.report["contenders"][column]["name"].as_str().unwrap_or("")).collect();
     assert_eq!(names, ["none", "sleep:2s", "lameduck --delay 2s"], "{rehearsed:#?}");
     assert!(rehearsed.lost_in_all(0) > rehearsed.lost_in_all(1), "{rehearsed:#?}");
@@ -15,10 +29,7 @@ fn alone_it_shows_three_deaths_and_only_lameducks_loses_nothing() {
     assert_eq!((rehearsed.lost(2), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
     assert!(rehearsed.figure(2, "/tally/answered") > 200, "{rehearsed:#?}");
     // What the table says is what the report says.
-    let row = |name: &str| -> Vec<u64> {
-        let row = rehearsed.table.lines().find_map(|line| line.strip_prefix(name)).expect("a row");
-        row.split_whitespace().map(|cell| cell.parse().expect("a number")).collect()
-    };
+    let row = |name| -> Vec<u64> { rehearsed.cells(name).iter().map(|cell| cell.parse().expect("a number")).collect() };
     assert_eq!(row("answered"), [0, 1, 2].map(|column| rehearsed.figure(column, "/tally/answered")));
     assert_eq!(row("lost"), [0, 1, 2].map(|column| rehearsed.lost_in_all(column)));
     assert_eq!(row("  refused"), [0, 1, 2].map(|column| rehearsed.lost(column)[0]));
@@ -54,6 +65,30 @@ fn the_last_contender_decides() {
     assert_eq!(against("none", &["--max-lost", "100000"]).0, 0);
 }
 
+/// What is typed is a column's title, and what lameduck gets.
+#[test]
+fn a_command_line_is_a_contender() {
+    let place = Place::new();
+    let html = place.path("report.html");
+    let words = ["--against", "lameduck --delay 300ms --admin :9102,lameduck --delay 4s", "--html", &html];
+    let rehearsed = rehearse(&[&words[..], &["--load-for", "500ms", "--propagate", "100ms..200ms", "--pinned", "0"]].concat());
+    let titles = ["lameduck --delay 300ms --admin :9102", "lameduck --delay 4s"];
+    for (column, title) in titles.iter().enumerate() {
+        assert_eq!(rehearsed.report["contenders"][column]["name"], *title, "{rehearsed:#?}");
+    }
+    let head: Vec<&str> = rehearsed.table.lines().skip(1).take(2).map(str::trim).collect();
+    assert_eq!(head, ["lameduck --delay 300ms", "--admin :9102   lameduck --delay 4s"], "{}", rehearsed.table);
+    let page = fs::read_to_string(&html).expect("a page");
+    let plain = page.replace("<span class=\"option\">", "").replace("</span>", "");
+    assert!(plain.contains(&titles.map(|title| format!("<th scope=\"col\">{title}</th>")).concat()), "{page}");
+    let took = |column| rehearsed.figure(column, "/stop/told_ms");
+    assert!((300..4000).contains(&took(0)) && took(1) >= 4000, "{rehearsed:#?}");
+    // An option that this lameduck does not have is its own to refuse.
+    let unknown = rehearse(&["--against", "lameduck --no-such-option wait"]);
+    assert_eq!(unknown.code, 64, "{unknown:#?}");
+    assert!(unknown.said.contains("(lameduck --no-such-option wait): the server ended with code 64"), "{unknown:#?}");
+}
+
 /// Real servers, as one types them, beside real inits.
 #[test]
 fn gunicorn() {
@@ -79,7 +114,7 @@ fn nginx() {
 
 #[track_caller]
 fn compare(url: &str, command: &[&str]) {
-    let words = ["--url", url, "--against", "none,tini,dumb-init,lameduck:\"--delay 2s\"", "--"];
+    let words = ["--url", url, "--against", "none,tini,dumb-init,lameduck --delay 2s", "--"];
     let rehearsed = rehearse(&[&QUICK[..], &words, command].concat());
     for bystander in 0..3 {
         assert!(rehearsed.lost_in_all(bystander) > 20, "{rehearsed:#?}");
@@ -107,6 +142,46 @@ fn the_grace_period_ends_in_kill() {
     // lameduck is done before.
     assert!(took(2) < 4000, "{rehearsed:#?}");
     assert_eq!(rehearsed.figure(0, "/stop/code"), 137, "{rehearsed:#?}");
+    // Nobody was told too early: nobody listened.
+    let asked = "it asked the kernel to drop it";
+    assert_eq!(rehearsed.cells("told too early by"), ["ignored"; 3], "{}", rehearsed.table);
+    let note = format!("none: the app ignored the stop signal, and was killed: {asked}\n");
+    assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+    let note = format!("lameduck: the app ignored the stop signal, and lameduck killed it: {asked}\n");
+    assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+}
+
+/// A server that has no handler dies of TERM below an init, and as PID 1 it does not even notice.
+#[test]
+fn pid_1_without_a_handler_ignores_the_stop_signal() {
+    let server =
+        "import http.server as h\nh.ThreadingHTTPServer(('127.0.0.1', 8088), h.SimpleHTTPRequestHandler).serve_forever()";
+    let words = ["--url", "http://127.0.0.1:8088/", "--grace-period", "3s", "--against", "none,tini", "--", PYTHON, "-c", server];
+    let mut command = rehearsal(&[&QUICK[..], &words].concat());
+    let rehearsed = rehearsed(command.current_dir("/").output().expect("timeout, from coreutils"), Value::Null);
+    let [none, tini] = &rehearsed.cells("told too early by")[..] else { panic!("{}", rehearsed.table) };
+    assert!(none == "ignored" && tini.ends_with('s'), "{}", rehearsed.table);
+    let why = "it has no handler for it, and as PID 1 it is not ended without one";
+    let note = format!("none: the app ignored the stop signal, and was killed: {why}\n");
+    assert!(rehearsed.table.contains(&note) && !rehearsed.table.contains("tini: the app ignored"), "{}", rehearsed.table);
+}
+
+/// Some block all signals for a moment now and then, as while they make a thread: that is not yet an answer.
+#[test]
+fn a_signal_that_is_blocked_for_a_moment_is_looked_at_again() {
+    let server = "import signal, threading, time, http.server as h\nsignal.signal(15, signal.SIG_IGN)\n\
+                  server = h.ThreadingHTTPServer(('127.0.0.1', 8089), h.SimpleHTTPRequestHandler)\n\
+                  threading.Thread(target=server.serve_forever).start()\nwhile True:\n \
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [15]); time.sleep(0.3)\n \
+                  signal.pthread_sigmask(signal.SIG_UNBLOCK, [15]); time.sleep(0.1)";
+    let words =
+        ["--url", "http://127.0.0.1:8089/", "--grace-period", "3s", "--against", "none,sleep:1", "--", PYTHON, "-c", server];
+    let mut command = rehearsal(&[&QUICK[..], &words].concat());
+    let rehearsed = rehearsed(command.current_dir("/").output().expect("timeout, from coreutils"), Value::Null);
+    for column in ["none", "sleep:1s"] {
+        let note = format!("{column}: the app ignored the stop signal, and was killed: it asked the kernel to drop it\n");
+        assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
+    }
 }
 
 /// `--stop-signal` is what the contender gets.
@@ -118,24 +193,6 @@ fn the_stop_signal_is_the_images() {
     let words = ["--url", "http://127.0.0.1:8084/", "--stop-signal", "USR1", "--against", "none", "--", PYTHON, "-c", server];
     let rehearsed = rehearse(&[&QUICK[..], &words].concat());
     assert_eq!(rehearsed.figure(0, "/stop/code"), 7, "{rehearsed:#?}");
-}
-
-#[test]
-fn a_seed_plays_the_same_rounds_again_and_lameduck_stands_the_chaos() {
-    let play = || {
-        let words = ["--rounds", "6", "--chaos", "--seed", "9", "--load-for", "300ms", "--propagate", "300ms..1s"];
-        rehearse(&[&words[..], &["--against", "lameduck:--delay 1s"]].concat())
-    };
-    let chaos = |rehearsed: &Rehearsed| -> Vec<(Option<u64>, String)> {
-        let rounds = rehearsed.report.pointer("/contenders/0/rounds").and_then(Value::as_array).expect("rounds");
-        rounds.iter().map(|round| (round["seed"].as_u64(), round["chaos"].to_string())).collect()
-    };
-    let (first, second) = (play(), play());
-    assert_eq!(chaos(&first), chaos(&second));
-    assert_eq!(chaos(&first).len(), 6, "{first:#?}");
-    for rehearsed in [first, second] {
-        assert_eq!((&rehearsed.report["verdict"]["lost"], rehearsed.code), (&Value::from(0), 0), "{rehearsed:#?}");
-    }
 }
 
 /// A client that is late says so, and does not blame the server.

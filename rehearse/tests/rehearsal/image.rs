@@ -57,7 +57,7 @@ fn a_container_loses_nothing_with_lameduck_and_none_is_left() {
         ["--image", "localhost/server", "--engine", &engine, "--lameduck", &lameduck(), "--url", "http://127.0.0.1:8086/"];
     let more =
         ["--run-option=--volume=/usr:/usr:ro", "--run-option=--volume=/etc:/etc:ro", "--load-for=1s", "--propagate=1s..3s"];
-    let rehearsed = rehearse(&[&words[..], &more, &["--against", "none,lameduck:--stop-on INT --delay 2s"]].concat());
+    let rehearsed = rehearse(&[&words[..], &more, &["--against", "none,lameduck --stop-on INT --delay 2s"]].concat());
     assert!(rehearsed.lost_in_all(0) > 20, "{rehearsed:#?}");
     assert_eq!((rehearsed.lost(1), rehearsed.code), ([0; 5], 0), "{rehearsed:#?}");
     assert_eq!(rehearsed.report["settings"]["stop_signal"], "INT", "the image's own");

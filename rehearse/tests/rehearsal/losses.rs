@@ -8,20 +8,34 @@ use super::*;
 
 /// Rehearses known.py with this fault; returns its own count of answers and faults, the first answer left out.
 fn with_fault(fault: &str) -> (Rehearsed, u64, u64) {
+    // A stalled one is given up while the server still serves; elsewhere a busy machine may take its time.
+    let timeout = if fault == "stall" { "2s" } else { "10s" };
+    let (rehearsed, ledger) = known(&["--pinned", "0", "--rate", "150", "--timeout", timeout], &[fault]);
+    assert!(ledger.answered > 60, "too few for a finding: {ledger:?}");
+    (rehearsed, ledger.answered - 1, ledger.faults)
+}
+
+/// What known.py did, by its own word.
+#[derive(Debug)]
+pub struct Ledger {
+    pub answered: u64,
+    pub faults: u64,
+    pub faulty_posts: u64,
+}
+
+pub fn known(words: &[&str], fault: &[&str]) -> (Rehearsed, Ledger) {
     let place = Place::new();
     let ledger = place.path("ledger.json");
     let known = source("known.py");
-    let words = ["--url", "http://127.0.0.1:8080/", "--against", "none", "--rate", "150", "--load-for", "1s", "--propagate"];
-    // A stalled one is given up while the server still serves; elsewhere a busy machine may take its time.
-    let timeout = if fault == "stall" { "2s" } else { "10s" };
-    let words = [&words[..], &["300ms..600ms", "--probe-period", "10m", "--timeout", timeout, "--"]].concat();
-    let rehearsed = rehearse(&[&words[..], &[PYTHON, &known, "8080", &ledger, fault]].concat());
+    let all = ["--url", "http://127.0.0.1:8080/", "--against", "none", "--load-for", "1s", "--propagate", "300ms..600ms"];
+    let command = ["--probe-period", "10m", "--", PYTHON, &known, "8080", &ledger];
+    let rehearsed = rehearse(&[&all, words, &command, fault].concat());
     let ledger = fs::read_to_string(&ledger).unwrap_or_else(|error| panic!("no ledger: {error}; {rehearsed:#?}"));
     let ledger: Value = serde_json::from_str(&ledger).expect("JSON");
-    let [answered, faults] = ["answered", "faults"].map(|name| ledger[name].as_u64().expect("a number"));
-    assert!(answered > 60, "too few for a finding: {ledger}");
+    let figure = |name: &str| ledger[name].as_u64().expect("a number");
     assert_eq!(rehearsed.figure(0, "/client/unsent"), 0, "{rehearsed:#?}");
-    (rehearsed, answered - 1, faults)
+    let ledger = Ledger { answered: figure("answered"), faults: figure("faults"), faulty_posts: figure("faulty_posts") };
+    (rehearsed, ledger)
 }
 
 /// `expected` of so many faults: refused, reset, cut, failed, timed out.

@@ -1,11 +1,13 @@
 //! lameduck-rehearse as it is typed, against servers that lose what they are told to lose, and against real ones. Run as root, as
 //! tests/run does; what a plain user may do is tried as one.
 
+mod chaos;
 mod contenders;
 mod docs;
 mod image;
 mod losses;
 mod page;
+mod pinned;
 mod refusals;
 mod remains;
 
@@ -90,6 +92,14 @@ impl Rehearsed {
     #[track_caller]
     fn lost(&self, contender: usize) -> [u64; 5] {
         ["refused", "reset", "cut", "failed", "timed_out"].map(|kind| self.figure(contender, &format!("/tally/lost/{kind}")))
+    }
+
+    /// What the table has in this row.
+    #[track_caller]
+    fn cells(&self, name: &str) -> Vec<String> {
+        let row = self.table.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("   "));
+        let row = row.unwrap_or_else(|| panic!("no {name} in {}", self.table));
+        row.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
     }
 
     #[track_caller]

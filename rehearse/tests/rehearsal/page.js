@@ -1,8 +1,9 @@
-// What is wrong with the page that is shown, as a list: in a <pre> at its end, for --dump-dom.
+// What is wrong with the page that is shown, as a list: in a <pre> at the end of the page around it, for --dump-dom.
 const found = [];
 const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3;
 const inside = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1 && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
 
+for (const hidden of document.querySelectorAll("details")) hidden.open = true;
 const plots = [...document.querySelectorAll("svg")];
 for (const plot of plots) {
   const box = plot.getBoundingClientRect();
@@ -13,6 +14,12 @@ for (const plot of plots) {
   }));
 }
 if (document.documentElement.scrollWidth > innerWidth) found.push(`wider than the window: ${document.documentElement.scrollWidth}`);
+for (const table of document.querySelectorAll("table")) {
+  const shown = table.parentElement.getBoundingClientRect();
+  for (const cell of table.querySelectorAll("th, td")) {
+    if (!inside(cell.getBoundingClientRect(), shown)) found.push(`cut off: ${cell.textContent}`);
+  }
+}
 for (const element of document.querySelectorAll("[src], [href], [srcset], [data]")) {
   const from = element.getAttribute("src") ?? element.getAttribute("href") ?? "";
   if (!from.startsWith("data:")) found.push(`asks for ${from}`);
@@ -52,4 +59,4 @@ for (const element of spoken) {
 const pre = document.createElement("pre");
 pre.id = "found";
 pre.textContent = JSON.stringify({ found, plots: plots.length, texts: spoken.length, dark: matchMedia("(prefers-color-scheme: dark)").matches, width: innerWidth });
-document.body.append(pre);
+parent.document.body.append(pre);

@@ -2,14 +2,18 @@
 
 use super::*;
 
-/// The page with page.js at its end, as Chromium has it; what page.js found.
+/// The page with page.js at its end, as Chromium has it in a frame, which may be narrower than Chromium's windows; what page.js found.
 fn look(place: &Place, page: &str, width: u32, dark: bool) -> Value {
     let check = format!("<script data-check>{}</script>", fs::read_to_string(source("page.js")).expect("page.js"));
     assert!(page.contains("</body>"), "{page}");
-    fs::write(place.path("page.html"), page.replace("</body>", &(check + "</body>"))).expect("a file");
+    let page = page.replace("</body>", &(check + "</body>")).replace('&', "&amp;").replace('"', "&quot;");
+    let frame = format!("<iframe style=\"width: {width}px; height: 6000px; border: 0\" srcdoc=\"{page}\"></iframe>");
+    let around =
+        format!("<!doctype html>\n<meta charset=\"utf-8\">\n<title>test</title>\n<body style=\"margin: 0\">{frame}</body>\n");
+    fs::write(place.path("page.html"), around).expect("a file");
     let mut chromium = Command::new("timeout");
     chromium.args(["--kill-after=5", "60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]);
-    chromium.args([&format!("--user-data-dir={}", place.path("profile")), &format!("--window-size={width},4000")]);
+    chromium.args([&format!("--user-data-dir={}", place.path("profile")), "--window-size=1300,6000"]);
     chromium.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
     chromium.args(["--dump-dom", &format!("file://{}", place.path("page.html"))]).stdin(Stdio::null());
     let output = chromium.env("HOME", place.path("")).output().expect("timeout, from coreutils");
@@ -33,7 +37,7 @@ fn page(place: &Place, words: &[&str]) -> String {
 
 #[track_caller]
 fn is_well(place: &Place, page: &str, plots: usize) {
-    for (width, dark) in [(1200, false), (1200, true), (500, false), (500, true)] {
+    for (width, dark) in [(1200, false), (1200, true), (420, false), (420, true)] {
         let found = look(place, page, width, dark);
         assert_eq!(found["found"], Value::Array(Vec::new()), "{width} dark: {dark}");
         assert_eq!(found["plots"], plots);
@@ -44,8 +48,9 @@ fn is_well(place: &Place, page: &str, plots: usize) {
 #[test]
 fn three_deaths_side_by_side() {
     let place = Place::new();
-    let page = page(&place, &["--load-for", "1s", "--propagate", "500ms..2s"]);
+    let page = page(&place, &["--load-for", "1s", "--propagate", "500ms..2s", "--grace-period", "10s"]);
     is_well(&place, &page, 3);
+    assert!(page.contains("kept connections</title>") && page.contains("</span>kept connections</span>"), "{page}");
     assert!(page.contains("cut</th>") && page.contains("last client knows"), "{page}");
 }
 
@@ -56,7 +61,7 @@ fn words_stay_words_and_the_end_is_marked() {
     let deaf = "import signal, http.server as h # <script>alert('&amp;')</script> \"\nsignal.signal(15, signal.SIG_IGN)\n\
                 h.ThreadingHTTPServer(('127.0.0.1', 8087), h.SimpleHTTPRequestHandler).serve_forever()";
     let words = ["--url", "http://127.0.0.1:8087/?a=1&amp=2", "--grace-period", "3s", "--load-for", "500ms", "--propagate"];
-    let words = [&words[..], &["300ms..1s", "--against", "none,lameduck:--delay 1s", "--", PYTHON, "-c", deaf]].concat();
+    let words = [&words[..], &["300ms..1s", "--against", "none,lameduck --delay 1s", "--", PYTHON, "-c", deaf]].concat();
     let page = page(&place, &words);
     is_well(&place, &page, 2);
     assert!(page.contains("KILL, ended, grace period ends<") || page.contains("grace period ends, KILL, ended<"), "{page}");
@@ -66,10 +71,21 @@ fn words_stay_words_and_the_end_is_marked() {
 #[test]
 fn many_rounds() {
     let place = Place::new();
-    let words = ["--rounds", "3", "--chaos", "--seed", "3", "--load-for", "300ms", "--propagate", "300ms..1s"];
-    let page = page(&place, &[&words[..], &["--against", "none,lameduck:--delay 1s"]].concat());
-    is_well(&place, &page, 2);
-    assert_eq!(page.matches("<details>").count(), 2);
+    let words = ["--rounds", "3", "--chaos", "--seed", "3", "--load-for", "300ms", "--propagate", "300ms..1s", "--pinned", "0"];
+    let page = page(&place, &[&words[..], &["--against", "none,lameduck --delay 1s --quiet-period 500ms,tini"]].concat());
+    is_well(&place, &page, 3);
+    assert_eq!(page.matches("<details>").count(), 3);
+    assert!(!page.contains("kept connections"), "{page}");
+}
+
+/// Neither green nor red.
+#[test]
+fn nothing_judged() {
+    let place = Place::new();
+    let words = ["--chaos", "--seed", "2", "--load-for", "300ms", "--propagate", "300ms", "--against", "none"];
+    let page = page(&place, &words);
+    is_well(&place, &page, 1);
+    assert!(page.contains("<p class=\"verdict nothing-judged\">"), "{page}");
 }
 
 /// What page.js is to find is found.
@@ -79,6 +95,7 @@ fn the_check_finds_faults() {
     let page = page(&place, &["--against", "none", "--load-for", "300ms", "--propagate", "300ms"]);
     let faults = [
         ("</body>", "<p style=\"width: 3000px\">x</p></body>", "wider than the window: "),
+        ("</tbody>", "<tr><td>1</td><td><div style=\"width: 3000px\">far right</div></td></tr></tbody>", "cut off: far right"),
         ("</body>", "<p style=\"color: #888\">pale</p></body>", "contrast "),
         ("</body>", "<img src=\"file:///etc/nothing.png\"></body>", "asks for "),
         ("</body>", "<script>1</script></body>", "has a script"),

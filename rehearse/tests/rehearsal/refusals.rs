@@ -102,7 +102,7 @@ fn a_port_that_is_taken() {
 #[test]
 fn lameducks_own_refusal_is_handed_on() {
     let begins = "cannot get an answer from http://127.0.0.1:8080/ (lameduck --delay 1h)";
-    refuses(64, begins, &mut rehearsal(&["--against", "lameduck:--delay 1h"]));
+    refuses(64, begins, &mut rehearsal(&["--against", "lameduck --delay 1h"]));
 }
 
 #[test]
