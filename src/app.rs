@@ -181,7 +181,7 @@ impl<'a> App<'a> {
     fn send(&self, target: Target, signal: Signal) -> io::Result<()> {
         match self.main {
             // A hook's PID 1: -1 is not its group, but everybody else.
-            Some(main) if self.plan.group && main > 1 => child::send(-main, signal).or_else(|_| child::send(main, signal)),
+            Some(main) if self.plan.group && main > 1 => child::send_group(main, signal),
             _ => child::send(target.pid, signal),
         }
     }

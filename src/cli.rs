@@ -267,8 +267,9 @@ pub struct Outside {
     #[arg(long, value_name = "URL[*N]")]
     pub warm_up: Option<String>,
 
-    /// What /readyz says while lame duck: fail, or pass on what the app says, for kube-proxy's terminating endpoints [default: fail]
-    #[arg(long, value_name = "fail|pass")]
+    /// What /readyz says while lame duck: fail, or pass on what the app says; auto is pass in Kubernetes, where kube-proxy falls back to
+    /// terminating endpoints that still serve, and fail elsewhere [default: auto]
+    #[arg(long, value_name = "auto|fail|pass")]
     pub readyz_on_stop: Option<String>,
 }
 

@@ -12,6 +12,7 @@ mod endpoints;
 pub mod fuzzing;
 mod http;
 mod log;
+mod oom_kills;
 mod plan;
 mod prepare;
 mod run;
@@ -44,6 +45,9 @@ mod exit {
     pub const INTERNAL: u8 = 70;
     pub const BAD_FILE: u8 = 78;
 }
+
+/// Open files that watching the traffic, the log and the app's streams may need at once.
+const LEAST_FILES: u64 = 16;
 
 /// 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -88,6 +92,12 @@ fn begin(inherited: &'static Inherited, clock: run::Clock, termination: &mut Ter
     }
     if args.reporting.version {
         return Ok(print(concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")));
+    }
+    let files = sys::open_files();
+    if files < LEAST_FILES {
+        return Err(usage(format!(
+            "cannot work with {files} open files (RLIMIT_NOFILE): lameduck needs {LEAST_FILES}; raise the limit (ulimit -n)"
+        )));
     }
     let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
         Refused::Usage(message) => usage(message),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::app::{App, Meaning};
-use crate::core::shutdown::{Action, Because, Event, Machine, Phase};
+use crate::core::shutdown::{Action, Because, Ended, Event, Machine, Phase};
 use crate::core::signals::Signal;
 use crate::core::snapshot::{self, Snapshot, Stop};
 use crate::core::status::Story;
@@ -15,6 +15,7 @@ use crate::core::time::{Show, Uptime};
 use crate::core::traffic::{Sample, Tally};
 use crate::endpoints::{Endpoints, Message, Now, Probe};
 use crate::log;
+use crate::oom_kills::OomKills;
 use crate::plan::Plan;
 use crate::sys::signals::{Batch, Signals};
 use crate::termination::TerminationMessage;
@@ -73,6 +74,7 @@ struct Loop<'a> {
     undelivered: usize,
     code: Option<u8>,
     outside: Outside<'a>,
+    oom_kills: OomKills,
     reaped: u64,
     signals: BTreeMap<Signal, u64>,
 }
@@ -102,6 +104,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
         undelivered: 0,
         code: None,
         outside,
+        oom_kills: OomKills::begin(),
         reaped: 0,
         signals: BTreeMap::new(),
     };
@@ -206,7 +209,8 @@ impl Loop<'_> {
         self.outside.endpoints = Some(endpoints).filter(Endpoints::is_needed);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&mut self) -> Snapshot {
+        let oom_kills = self.oom_kills.look();
         let now = self.clock.now();
         let last = self.traffic.as_ref().and_then(Traffic::last);
         let stop = self.machine.stopped_at().map(|at| Stop {
@@ -227,6 +231,7 @@ impl Loop<'_> {
                 ports: last.map(|sample| sample.ports.clone()).unwrap_or_default(),
                 in_flight: last.map_or(0, Sample::at_work),
             },
+            oom_kills,
             reaped: self.reaped,
             signals: self.signals.iter().map(|(signal, count)| (*signal, *count)).collect(),
             ..unstarted(self.plan, now)
@@ -278,12 +283,18 @@ impl Loop<'_> {
     fn reap(&mut self) {
         let now = self.clock.now();
         let (count, endpoints) = (&mut self.reaped, &mut self.outside.endpoints);
+        let mut killed = false;
         let reaped = self.app.reap(|pid, ended| {
             *count += 1;
+            killed |= ended == Ended::Signal(Signal::KILL);
+            debug!(event = "reaped", pid, ended = %ended);
             if let Some(endpoints) = endpoints {
                 endpoints.reaped(now, pid, ended);
             }
         });
+        if killed && !self.machine.killed() {
+            self.oom_kills.look();
+        }
         if let Some(ended) = reaped.main {
             self.feed(Event::MainEnded { ended, alone: reaped.none_left });
         } else if reaped.none_left {
@@ -358,6 +369,9 @@ impl Loop<'_> {
         );
         if let Err(error) = result {
             self.cannot_signal(signal, &error);
+            if error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1 {
+                return Some(Event::Refused);
+            }
         }
         Some(Event::Told { signal, more })
     }
@@ -491,6 +505,7 @@ impl Loop<'_> {
         let mut story = Story::new(&self.machine, self.began, tally, code, now);
         story.cut_on = cut_on.iter().map(|port| snapshot::name(*port)).collect();
         story.last_accept = self.last_accept();
+        story.oom_kills = self.oom_kills.look().unwrap_or_default();
         let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
         info!(
             event = "exit",
@@ -503,6 +518,7 @@ impl Loop<'_> {
             sweeping = took(Phase::Sweeping),
             flushing = took(Phase::Flushing),
             killing = took(Phase::Killing),
+            oom_kills = Some(story.oom_kills).filter(|count| *count > 0),
             accepted = tally.map(|tally| tally.accepted),
             or_more = tally.map(|tally| tally.uncertain).filter(|uncertain| *uncertain > 0),
             finished = tally.map(|tally| tally.finished),
@@ -536,6 +552,7 @@ pub fn unstarted(plan: &Plan, now: Uptime) -> Snapshot {
         workers: plan.size.workers,
         cpu: plan.size.cpu.as_ref().map(|cpu| cpu.millicores),
         app: None,
+        oom_kills: None,
         reaped: 0,
         signals: Vec::new(),
         dropped: log::dropped(),

@@ -74,7 +74,9 @@ fn the_default_grace_period_is_what_the_platform_gives() {
 #[test]
 fn no_command() {
     let output = lameduck(&[], &[]);
-    assert_eq!((output.status.code(), text(&output.stderr).lines().count()), (Some(64), 1));
+    let error = text(&output.stderr);
+    assert_eq!((output.status.code(), error.lines().count()), (Some(64), 1));
+    assert!(error.contains("`command:` replaces the image's CMD"), "{error}");
 }
 
 #[test]
@@ -104,6 +106,59 @@ fn help_and_version_go_to_stdout() {
     assert_eq!(text(&version.stdout), concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n"));
     let quiet = lameduck(&["-h"], &[]);
     assert_eq!(text(&quiet.stdout), help);
+}
+
+#[test]
+fn each_command_has_a_help_of_its_own() {
+    let help = |arguments: &[&str]| {
+        let output = lameduck(arguments, &[]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}");
+        text(&output.stdout)
+    };
+    let whole = help(&["--help"]);
+    assert_eq!(help(&["help"]), whole);
+    assert_eq!(help(&["version"]), help(&["--version"]));
+    for (verb, shown, hidden) in [
+        ("drain", "--strict", "--workers-min"),
+        ("exec", "--workers-min", "--strict"),
+        ("health", "--live", "--delay"),
+        ("plan", "--delay", "--strict"),
+        ("status", "--admin", "--delay"),
+    ] {
+        let own = help(&[verb, "--help"]);
+        assert!(own.contains(&format!("Usage: lameduck {verb}")), "{own}");
+        assert!(own.contains(&format!("      {shown}")) && !own.contains(&format!("      {hidden}")), "{verb}: {own}");
+        assert!(own.len() < whole.len() && own.contains("lameduck --help"), "{own}");
+        assert_eq!(help(&["help", verb]), own);
+    }
+}
+
+#[test]
+fn what_tini_and_dumb_init_call_otherwise_gets_a_hint() {
+    for (arguments, part) in [
+        (&["-g", "--", "x"][..], "--group"),
+        (&["-s", "--", "x"], "subreaper"),
+        (&["-e", "143", "--", "x"], "--success-code"),
+        (&["-vvv", "--", "x"], "--log-level debug"),
+        (&["-p", "SIGTERM", "--", "x"], "tini"),
+        (&["-w", "--", "x"], "--log-level debug"),
+        (&["-c", "--", "x"], "dumb-init"),
+        (&["--single-child", "--", "x"], "dumb-init"),
+        (&["-r", "15:3", "--", "x"], "--rewrite"),
+    ] {
+        let output = lameduck(arguments, &[]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {error}");
+        assert!(error.lines().count() == 1 && error.contains("there is none of that name; ") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_command_typed_as_one_word_is_recognised() {
+    let output = lameduck(&["--", "nginx -g 'daemon off;'"], &[]);
+    let error = text(&output.stderr);
+    assert_eq!((output.status.code(), error.lines().count()), (Some(127), 1), "{error}");
+    assert!(error.contains("that is one word") && error.contains("-- nginx -g 'daemon off;'"), "{error}");
 }
 
 /// What it says to the letter is held by src/plan/describe.rs; here it looks at this machine.

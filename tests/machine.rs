@@ -67,6 +67,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Gone),
         1 => Just(Happening::Interrupt),
         1 => any::<bool>().prop_map(Happening::MainEnded),
+        1 => Just(Happening::Refused),
         3 => Just(Happening::Stop),
         20 => prop::option::weighted(0.95, sample()).prop_map(Happening::Traffic),
         2 => any::<bool>().prop_map(Happening::Told),

@@ -53,6 +53,7 @@ fn happening(u: &mut Unstructured) -> Result<Happening> {
         4 | 5 => Happening::Stop,
         6 => Happening::Told(u.arbitrary()?),
         7 => Happening::Traffic(None),
+        8 => Happening::Refused,
         _ => Happening::Traffic(Some(sample(u)?)),
     })
 }

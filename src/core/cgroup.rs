@@ -25,6 +25,11 @@ pub fn memory_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
 
+/// Reads from `memory.events` or `memory.oom_control` how many processes of the group the kernel has killed because memory ran out.
+pub fn oom_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +40,12 @@ mod tests {
         assert_eq!(memory_limit("9223372036854771712\n"), None);
         assert_eq!(memory_limit("536870912\n"), Some(536_870_912));
         assert_eq!(memory_limit("0\n"), Some(0));
+    }
+
+    #[test]
+    fn kills_in_either_version() {
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), Some(1));
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\n"), None, "before Linux 4.13");
     }
 }

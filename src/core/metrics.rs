@@ -79,6 +79,12 @@ pub fn page(snapshot: &Snapshot) -> String {
         snapshot.stop.as_ref().map(|stop| seconds(stop.last_accept.unwrap_or_default())),
     );
 
+    page.only(
+        "lameduck_oom_kills_total",
+        "counter",
+        "Processes of the container that the kernel killed because memory ran out, by its cgroup.",
+        snapshot.oom_kills,
+    );
     page.only("lameduck_reaped_total", "counter", "Processes reaped, orphans and the app's own.", Some(snapshot.reaped));
     page.family("lameduck_signals_total", "counter", "Signals received, SIGCHLD left out.");
     for (signal, count) in &snapshot.signals {
@@ -132,6 +138,7 @@ mod tests {
             "lameduck_traffic_source{source=\"none\"} 0",
             "lameduck_shutdown_connections_accepted_total{port=\"8080\"} 5",
             "lameduck_in_flight 3",
+            "lameduck_oom_kills_total 1",
             "lameduck_reaped_total 2",
             "lameduck_signals_total{signal=\"TERM\"} 2",
             "lameduck_workers 4",

@@ -1,6 +1,7 @@
 //! The shutdown machine: what happens between the stop signal and the exit. A pure function of (state, event, time); the picture
 //! is in docs/shutdown.md, and a test holds its edges against this match.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::signals::{Signal, SignalSet};
@@ -53,6 +54,15 @@ impl Timing {
 pub enum Ended {
     Code(u8),
     Signal(Signal),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "exited with {code}"),
+            Ended::Signal(signal) => write!(f, "died of {signal}"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -112,6 +122,8 @@ pub enum Event {
         ended: Ended,
         alone: bool,
     },
+    /// The kernel does not permit us to send the app a signal; our own end is its end.
+    Refused,
     /// One of `--stop-on`.
     Stop,
     /// The app has been sent `signal`; `more`: its server has a second stop signal.
@@ -169,6 +181,7 @@ pub struct Machine {
     second: Second,
     ended: Option<Ended>,
     killed: bool,
+    refused: bool,
     /// When the current phase ends at the latest, once the app is gone or was killed.
     limit: Option<Uptime>,
 }
@@ -203,6 +216,7 @@ impl Machine {
             second: Second::None,
             ended: None,
             killed: false,
+            refused: false,
             limit: None,
         }
     }
@@ -233,6 +247,11 @@ impl Machine {
         self.killed
     }
 
+    /// The app could be sent no signal.
+    pub fn refused(&self) -> bool {
+        self.refused
+    }
+
     /// When to wake the machine at the latest. Waking it earlier changes nothing.
     pub fn deadline(&self) -> Option<Uptime> {
         match self.phase {
@@ -255,7 +274,10 @@ impl Machine {
                 vec![Action::WatchTraffic]
             }
             (Phase::Serving, Event::Interrupt) => vec![Action::ForwardInterrupt],
-            (Phase::Serving, Event::Flushed | Event::Gone | Event::Told { .. } | Event::Traffic(_) | Event::Wake) => vec![],
+            (
+                Phase::Serving,
+                Event::Flushed | Event::Gone | Event::Refused | Event::Told { .. } | Event::Traffic(_) | Event::Wake,
+            ) => vec![],
 
             // A restarted kubelet may repeat the stop signal: once is enough.
             (Phase::LameDuck | Phase::Draining, Event::Stop) => vec![],
@@ -272,7 +294,7 @@ impl Machine {
                 self.waited(now)
             }
             (Phase::LameDuck | Phase::Draining, Event::Wake) => self.waited(now),
-            (Phase::LameDuck | Phase::Draining, Event::Flushed | Event::Gone | Event::Told { .. }) => vec![],
+            (Phase::LameDuck | Phase::Draining, Event::Flushed | Event::Gone | Event::Refused | Event::Told { .. }) => vec![],
 
             (Phase::Stopping, Event::Told { signal, more }) => {
                 self.told.insert(signal);
@@ -280,6 +302,14 @@ impl Machine {
                     self.second = Second::Pending { by: at + self.kill_at().since(at) / 2, rest: now };
                 }
                 vec![]
+            }
+            (Phase::Stopping, Event::Refused) => {
+                self.refused = true;
+                vec![]
+            }
+            // It will not end by itself, and nobody waits for it.
+            (Phase::Stopping, Event::Traffic(Some(sample))) if self.refused && sample.in_flight() == 0 && !sample.partial => {
+                self.flush(now)
             }
             (Phase::Stopping, Event::Traffic(Some(sample))) => {
                 if let Second::Pending { by, rest } = &mut self.second {
@@ -316,7 +346,10 @@ impl Machine {
                 self.told.insert(signal);
                 vec![]
             }
-            (Phase::Sweeping, Event::Wake | Event::Stop | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. }) => vec![],
+            (
+                Phase::Sweeping,
+                Event::Wake | Event::Stop | Event::Refused | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. },
+            ) => vec![],
 
             (Phase::Flushing, Event::Flushed) => self.exit(now),
             (Phase::Flushing, Event::Wake) if self.is_over(now) => self.exit(now),
@@ -326,7 +359,13 @@ impl Machine {
             }
             (
                 Phase::Flushing,
-                Event::Wake | Event::Stop | Event::Traffic(_) | Event::Told { .. } | Event::Gone | Event::MainEnded { .. },
+                Event::Wake
+                | Event::Stop
+                | Event::Refused
+                | Event::Traffic(_)
+                | Event::Told { .. }
+                | Event::Gone
+                | Event::MainEnded { .. },
             ) => {
                 vec![]
             }
@@ -341,7 +380,10 @@ impl Machine {
                 self.told.insert(signal);
                 vec![]
             }
-            (Phase::Killing, Event::Wake | Event::Stop | Event::Interrupt | Event::Traffic(_) | Event::Flushed) => vec![],
+            (
+                Phase::Killing,
+                Event::Wake | Event::Stop | Event::Interrupt | Event::Refused | Event::Traffic(_) | Event::Flushed,
+            ) => vec![],
 
             (
                 Phase::Done,
@@ -349,6 +391,7 @@ impl Machine {
                 | Event::Gone
                 | Event::Interrupt
                 | Event::MainEnded { .. }
+                | Event::Refused
                 | Event::Stop
                 | Event::Told { .. }
                 | Event::Traffic(_)
@@ -576,6 +619,19 @@ mod tests {
         assert_eq!(machine.on(at(10_000), Event::Traffic(Some(busy))), []);
         assert_eq!(machine.deadline(), Some(at(17_000)));
         assert_eq!(machine.on(at(17_000), Event::Wake), [Action::Tell { second: true }]);
+    }
+
+    #[test]
+    fn an_app_that_may_not_be_signalled_is_left_when_nothing_is_in_flight() {
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(calm()))), [Action::Tell { second: false }]);
+        assert_eq!(machine.on(at(6000), Event::Refused), []);
+        let busy = Sample { busy: 1, ..calm() };
+        assert_eq!(machine.on(at(6100), Event::Traffic(Some(busy))), []);
+        assert_eq!(machine.on(at(6200), Event::Traffic(None)), [], "what nobody sees may be in flight");
+        assert_eq!(machine.on(at(6300), Event::Traffic(Some(calm()))), [Action::WatchFlush]);
+        assert_eq!(machine.on(at(6300), Event::Flushed), [Action::Exit(137)]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub workers: Option<u64>,
     pub cpu: Option<Millicores>,
     pub app: Option<AppFigures>,
+    /// Processes that the kernel killed because memory ran out. None: nobody counts them.
+    pub oom_kills: Option<u64>,
     pub reaped: u64,
     /// Signals that came, CHLD left out.
     pub signals: Vec<(Signal, u64)>,
@@ -140,6 +142,7 @@ impl Snapshot {
         });
         json.optional("workers", self.workers);
         json.optional("cpu_millicores", self.cpu.map(|cpu| cpu.0));
+        json.optional("oom_kills", self.oom_kills);
         json.plain("reaped", self.reaped);
         json.nested("signals", ['{', '}'], |signals| {
             self.signals.iter().for_each(|(signal, count)| signals.plain(&signal.to_string(), count));
@@ -282,6 +285,7 @@ pub mod tests {
                 open_files: Some(42),
                 server_children: 4,
             }),
+            oom_kills: Some(1),
             reaped: 2,
             signals: vec![(Signal::HUP, 1), (Signal::TERM, 2)],
             dropped: 0,

@@ -14,6 +14,10 @@ pub struct Story {
     pub code: u8,
     pub ended: Option<Ended>,
     pub killed: bool,
+    /// The app could be sent no signal.
+    pub refused: bool,
+    /// The kernel killed so many processes because memory ran out.
+    pub oom_kills: u64,
     /// The signal that began the shutdown, if one did.
     pub began: Option<Signal>,
     pub because: Option<Because>,
@@ -35,6 +39,8 @@ impl Story {
             code,
             ended: machine.ended(),
             killed: machine.killed(),
+            refused: machine.refused(),
+            oom_kills: 0,
             began,
             because: machine.because(),
             phases: entered
@@ -57,10 +63,11 @@ impl Story {
     /// How the app ended, in words.
     pub fn app(&self) -> String {
         match self.ended {
+            None if self.refused => "the app could not be signalled, and ends with lameduck".to_owned(),
             None => "the app could not be reaped".to_owned(),
-            Some(Ended::Code(code)) => format!("the app exited with {code}"),
             Some(Ended::Signal(Signal::KILL)) if self.killed => "the app had to be killed".to_owned(),
-            Some(Ended::Signal(signal)) => format!("the app died of {signal}"),
+            Some(Ended::Signal(Signal::KILL)) if self.oom_kills > 0 => "the app died of KILL: memory ran out".to_owned(),
+            Some(ended) => format!("the app {ended}"),
         }
     }
 }

@@ -303,7 +303,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
 
     let (before, command) = before::before(&mut reader, args, &size)?;
 
-    let outside = outside::outside(&mut reader, args, verb)?;
+    let outside = outside::outside(&mut reader, args, verb, in_kubernetes)?;
 
     let termination_log = match reader.given("termination-log", args.reporting.termination_log.as_deref())? {
         Some(given) => {
@@ -582,6 +582,18 @@ mod tests {
     }
 
     const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn readiness_at_the_stop_by_default() {
+        let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let pass = |options: &[&str], variables: &[(&str, &str)]| {
+            made(&[options, &["--admin", ":1", "x"]].concat(), variables).unwrap().outside.pass_on_stop
+        };
+        assert!(pass(&[], &[kubernetes]) && pass(&["--readyz-on-stop", "auto"], &[kubernetes]));
+        assert!(!pass(&[], &[]) && !pass(&["--readyz-on-stop", "auto"], &[]));
+        assert!(!pass(&["--readyz-on-stop", "fail"], &[kubernetes]) && pass(&["--readyz-on-stop", "pass"], &[]));
+        assert!(!pass(&[], &[kubernetes, ("LAMEDUCK_READYZ_ON_STOP", "fail")]));
+    }
 
     #[test]
     fn defaults_shrink_to_fit() {

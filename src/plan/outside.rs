@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Reader, Refused, Result, flag};
+use super::{Reader, Refused, Result, Source, flag};
 use crate::cli::{Args, Verb};
 use crate::core::url::{self, Target, Url};
 
@@ -37,7 +37,7 @@ pub struct WarmUp {
     pub requests: u32,
 }
 
-pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<Outside> {
+pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb, in_kubernetes: bool) -> Result<Outside> {
     let mut outside = Outside::default();
     if let Some(given) = reader.given("admin", args.outside.admin.as_deref())? {
         let addresses = url::listen_addresses(&given.text).map_err(|why| given.cannot("admin address", why))?;
@@ -54,19 +54,28 @@ pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<Outsi
         outside.warm_up = Some(warm_up(&given.text).map_err(|why| given.cannot("warm-up", why))?);
         reader.show("warm-up", &given.text, given.source);
     }
-    if let Some(given) = reader.given("readyz-on-stop", args.outside.readyz_on_stop.as_deref())? {
-        outside.pass_on_stop = match given.text.as_str() {
-            "fail" => false,
-            "pass" => true,
-            _ => return Err(given.cannot("readyz-on-stop", "not fail or pass")),
-        };
-        reader.show("readyz-on-stop", &given.text, given.source);
-    }
+    outside.pass_on_stop = pass_on_stop(reader, args, in_kubernetes, outside.admin.is_some() && verb != Verb::Health)?;
     if args.health.live && verb != Verb::Health {
         return Err(Refused::Usage("cannot use --live: it belongs to lameduck health; write health before it".to_owned()));
     }
     outside.live = verb == Verb::Health && flag(reader, "live", args.health.live)?;
     Ok(outside)
+}
+
+/// In Kubernetes the deletion itself takes the pod out of the ready endpoints, and kube-proxy falls back to those that are terminating and
+/// still serve. Elsewhere the check is how a balancer learns.
+fn pass_on_stop(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, is_shown: bool) -> Result<bool> {
+    let (pass, source) = match reader.given("readyz-on-stop", args.outside.readyz_on_stop.as_deref())? {
+        Some(given) if given.text == "fail" => (false, given.source),
+        Some(given) if given.text == "pass" => (true, given.source),
+        Some(given) if given.text != "auto" => return Err(given.cannot("readyz-on-stop", "not auto, fail or pass")),
+        _ if in_kubernetes => (true, Source::Default("auto: Kubernetes takes a deleted pod out of the endpoints by itself")),
+        _ => (false, Source::Default("auto: not in Kubernetes; the check is how a balancer learns")),
+    };
+    if is_shown {
+        reader.show("readyz-on-stop", if pass { "pass" } else { "fail" }, source);
+    }
+    Ok(pass)
 }
 
 fn ready(text: &str) -> std::result::Result<Ready, &'static str> {

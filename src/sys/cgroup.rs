@@ -2,10 +2,34 @@
 
 use std::fs;
 
-use crate::core::cgroup::{Cgroup, Figure};
+use crate::core::cgroup::{self, Cgroup, Figure};
+
+const MOUNT: &str = "/sys/fs/cgroup";
 
 pub fn read() -> Cgroup {
-    read_under("/sys/fs/cgroup", &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+    read_under(MOUNT, &table())
+}
+
+fn table() -> String {
+    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
+/// How many processes of our group the kernel has killed because memory ran out. None: nobody counts them.
+pub fn oom_kills() -> Option<u64> {
+    oom_kills_under(MOUNT, &table())
+}
+
+fn oom_kills_under(mount: &str, table: &str) -> Option<u64> {
+    let count = |directory: String, file: &str| cgroup::oom_kills(&fs::read_to_string(format!("{directory}/{file}")).ok()?);
+    let version_2 = upwards(mount, table, str::is_empty).into_iter().find_map(|directory| count(directory, "memory.events"));
+    version_2.or_else(|| {
+        let groups = upwards(&format!("{mount}/memory"), table, is_memory);
+        groups.into_iter().find_map(|directory| count(directory, "memory.oom_control"))
+    })
+}
+
+fn is_memory(controllers: &str) -> bool {
+    controllers.split(',').any(|one| one == "memory")
 }
 
 /// `table` is /proc/self/cgroup. With a cgroup namespace its path is / and the mount is ours. Without, it is a path on the host: there, or,
@@ -31,7 +55,6 @@ fn read_under(mount: &str, table: &str) -> Cgroup {
             break;
         }
     }
-    let is_memory = |controllers: &str| controllers.split(',').any(|one| one == "memory");
     for directory in upwards(&format!("{mount}/memory"), table, is_memory) {
         found.memory_max.extend(figure(&directory, "memory.limit_in_bytes"));
     }
@@ -151,6 +174,16 @@ mod tests {
         let found = tree.read("4:cpu,cpuacct:/kubepods/c1\n");
         assert_eq!(found.cpu_shares.clone().unwrap().text, "512\n");
         assert_eq!(tree.texts(&found.cpu_max), ["cpu/kubepods/c1/cpu.cfs_quota_us=50000 100000"]);
+    }
+
+    #[test]
+    fn kills_of_the_nearest_group_that_counts_them() {
+        let files = [("pods/a/memory.events", "oom 1\noom_kill 4\n"), ("memory/pods/b/memory.oom_control", "oom_kill 2\n")];
+        let tree = Tree::new("oom", &files);
+        let count = |table: &str| oom_kills_under(tree.0.to_str().unwrap(), table);
+        assert_eq!(count("0::/pods/a/deeper\n"), Some(4));
+        assert_eq!(count("0::/\n3:memory:/pods/b\n"), Some(2));
+        assert_eq!(count("0::/\n"), None);
     }
 
     #[test]

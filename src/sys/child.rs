@@ -476,6 +476,16 @@ pub fn send(pid: i32, signal: Signal) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal.number()) }.into()).map(drop)
 }
 
+/// To the group that `main` was born into, and where it has left that for another, to `main`'s present one; never to our own.
+pub fn send_group(main: i32, signal: Signal) -> io::Result<()> {
+    let result = send(-main, signal);
+    match nix::unistd::getpgid(Some(Pid::from_raw(main))) {
+        Ok(group) if group.as_raw() == main => result,
+        Ok(group) if group != nix::unistd::getpgrp() => send(-group.as_raw(), signal).or(result),
+        _ => send(main, signal).or(result),
+    }
+}
+
 /// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc shows nobody,
 /// those of the app's `group`.
 pub fn send_all(signal: Signal, group: i32) -> io::Result<()> {

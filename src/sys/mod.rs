@@ -31,6 +31,16 @@ pub fn cpus() -> Option<usize> {
     }
 }
 
+/// How many files this process may have open.
+pub fn open_files() -> u64 {
+    // SAFETY: the structure is plain memory.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur
+    }
+}
+
 fn page_size() -> u64 {
     // SAFETY: only looks.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)

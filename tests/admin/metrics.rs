@@ -24,6 +24,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("lameduck_cpu_request_cores", "gauge", &[]),
     ("lameduck_dropped_log_lines_total", "counter", &[]),
     ("lameduck_in_flight", "gauge", &[]),
+    ("lameduck_oom_kills_total", "counter", &[]),
     ("lameduck_phase", "gauge", &["phase"]),
     ("lameduck_reaped_total", "counter", &[]),
     ("lameduck_shutdown_connections_accepted_total", "counter", &["port"]),
@@ -253,6 +254,81 @@ fn what_has_ended_is_counted() {
         eventually("they are reaped", || (sample(&get("/metrics").body, "lameduck_reaped_total") == 3.0).then_some(()));
         assert_eq!(sample(&get("/metrics").body, "lameduck_signals_total{signal=\"WINCH\"}"), 3.0);
     });
+}
+
+/// Allocates more than its cgroup may have: a child of its own at USR1, itself at USR2.
+const GREEDY: &str = "import os, signal, sys, time
+def too_much(*_):
+    held = []
+    while True: held.append(bytearray(b'x' * (8 << 20)))
+def child(*_):
+    pid = os.fork()
+    if pid == 0: too_much()
+    print('child', os.waitpid(pid, 0)[1], flush=True)
+signal.signal(10, child)
+signal.signal(12, too_much)
+print('ready', flush=True)
+while True: time.sleep(1)";
+
+/// Whoever reaps it, and whether the pod lives on: the kernel's kills are said and counted.
+#[test]
+fn what_was_killed_for_memory() {
+    in_own_network(|| {
+        let group = MemoryGroup::new(64 << 20);
+        let message = std::env::temp_dir().join(format!("lameduck-test-{}-oom", std::process::id()));
+        let path = message.to_str().unwrap();
+        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0);
+        let options = ["--admin", ADMIN, "--termination-log", path, "--"];
+        let mut init = Pid1::start(&[&["sh", "-c", &join, "sh", LAMEDUCK][..], &options, &[PYTHON, "-c", GREEDY]].concat());
+        init.app_line("ready");
+        assert_eq!(sample(&get("/metrics").body, "lameduck_oom_kills_total"), 0.0);
+        init.signal(USR1);
+        init.app_line("child 9");
+        assert_eq!(sample(&get("/metrics").body, "lameduck_oom_kills_total"), 1.0);
+        let line = init.line(" oom-kill ");
+        assert!(line.contains(" warning ") || line.contains(" warn "), "{line}");
+        assert_eq!(field(&line, "processes"), "1");
+        init.signal(USR2);
+        assert_eq!(init.exit(), 137, "{:#?}", init.seen);
+        assert_eq!(init.seen.iter().filter(|line| line.contains(" oom-kill ")).count(), 2, "{:#?}", init.seen);
+        let exit = init.line(" exit ");
+        assert!(exit.contains("memory ran out") && field(&exit, "oom_kills") == "2", "{exit}");
+        let message = fs::read_to_string(&message).unwrap();
+        assert!(message.contains("the app died of KILL: memory ran out"), "{message}");
+    });
+}
+
+/// A cgroup with a limit of memory, of version 1 or 2, that ends with the test.
+struct MemoryGroup(String);
+
+impl MemoryGroup {
+    fn new(bytes: u64) -> MemoryGroup {
+        let name = format!("lameduck-test-{}", std::process::id());
+        let made = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")].iter().find_map(
+            |(mount, file)| {
+                let group = MemoryGroup(format!("{mount}/{name}"));
+                fs::create_dir(&group.0).ok()?;
+                fs::write(format!("{}/{file}", group.0), bytes.to_string()).ok()?;
+                // Where there is swap, that would be filled first.
+                let _ = fs::write(format!("{}/memory.swap.max", group.0), "0");
+                let _ = fs::write(format!("{}/memory.memsw.limit_in_bytes", group.0), bytes.to_string());
+                Some(group)
+            },
+        );
+        made.expect("a cgroup for memory: run the tests as root (tests/run does)")
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Its processes have been killed, and leave it soon.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// A server that ends with the test, and its directory with it.

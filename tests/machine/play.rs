@@ -13,6 +13,7 @@ pub enum Happening {
     Gone,
     Interrupt,
     MainEnded(bool),
+    Refused,
     Stop,
     Traffic(Option<(Sample, Option<u64>)>),
     Told(bool),
@@ -24,6 +25,7 @@ pub fn event(now: Uptime, happening: &Happening) -> Event {
         Happening::Gone => Event::Gone,
         Happening::Interrupt => Event::Interrupt,
         Happening::MainEnded(alone) => Event::MainEnded { ended: Ended::Code(3), alone: *alone },
+        Happening::Refused => Event::Refused,
         Happening::Stop => Event::Stop,
         Happening::Traffic(look) => Event::Traffic(look.clone().map(|(mut sample, arrival)| {
             sample.last_arrival = arrival.map(|ago| Uptime(now.0.saturating_sub(Duration::from_millis(ago))));

@@ -214,9 +214,9 @@ fn nothing_left_is_no_wait() {
 }
 
 #[test]
-fn without_cap_kill_it_says_so_and_keeps_the_timeline() {
+fn without_cap_kill_it_says_so_and_ends_when_nothing_is_in_flight() {
     // Root without CAP_KILL and the app under another uid, as gosu and su-exec leave it: every kill() is EPERM.
-    let argv = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", LAMEDUCK, "--grace-period", "3s", "--"];
+    let argv = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", LAMEDUCK, "--grace-period", "60s", "--"];
     let app = ["setpriv", "--reuid", "33", "--clear-groups", PYTHON, "-c"];
     let text = "import signal, time\nsignal.signal(15, lambda *_: print('told', flush=True))\nprint('app ready', flush=True)\nwhile True: time.sleep(1)";
     run(
@@ -235,7 +235,9 @@ fn without_cap_kill_it_says_so_and_keeps_the_timeline() {
             let code = init.exit();
             let took = asked.elapsed();
             assert_eq!(code, 137, "it could not be told, the kernel killed it: {:#?}", init.seen);
-            assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(3) + SLACK, "{took:?}");
+            // Not the 55 s that are left for the app's own stop.
+            assert!(took < Duration::from_secs(5) + SLACK, "{took:?}");
+            assert!(init.line(" exit ").contains("the app could not be signalled"), "{:#?}", init.seen);
             assert!(!init.seen.iter().any(|line| line == "told"), "{:?}", init.seen);
         },
     );

@@ -149,6 +149,37 @@ fn the_stop_goes_to_the_group_when_asked() {
     });
 }
 
+/// `--group` is the group that the app is in, not only the one that it was born into.
+#[test]
+fn an_app_that_has_moved_into_another_group_is_signalled_all_the_same() {
+    let app = "import os, signal, sys, time
+def says(who):
+    signal.signal(10, lambda *_: print(who, 'got it', flush=True))
+    signal.signal(15, lambda *_: os._exit(6))
+if os.fork() == 0:
+    says('who stayed')
+    while True: time.sleep(1)
+other = os.fork()
+if other == 0:
+    os.setpgid(0, 0)
+    says('the other')
+    while True: time.sleep(1)
+while os.getpgid(other) != other: time.sleep(0.01)
+os.setpgid(0, other)
+says('main')
+print('ready', flush=True)
+while True: time.sleep(1)";
+    lameduck(&["--group", "--", PYTHON, "-c", app], |init| {
+        init.app_line("ready");
+        init.signal(10);
+        for who in ["who stayed", "the other", "main"] {
+            init.app_line(&format!("{who} got it"));
+        }
+        init.signal(15);
+        assert_eq!(init.exit(), 6, "{:?}", init.seen);
+    });
+}
+
 #[test]
 fn a_repeated_stop_signal_changes_nothing() {
     lameduck(

@@ -562,3 +562,37 @@ fn few_descriptors_and_no_memory_to_spare() {
         },
     );
 }
+
+/// As tini needs it; with Rust's debug build a little more.
+#[test]
+fn a_small_stack() {
+    let kilobytes = if option_env!("LAMEDUCK_TEST_BINARY").is_some() { 64 } else { 128 };
+    let text = format!("ulimit -s {kilobytes}; exec \"$0\" \"$@\"");
+    run(
+        &scene(&text, &["--delay", "300ms", "--admin", ":9102", "--", "sh", "-c", OBEDIENT]),
+        |_| {},
+        |init| {
+            init.app_line("ready");
+            init.signal(15);
+            assert_eq!(init.exit(), 9, "{:?}", init.seen);
+        },
+    );
+}
+
+#[test]
+fn too_few_descriptors_are_named_before_anything_is_started() {
+    for count in [6, 15] {
+        let text = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+        run(
+            &scene(&text, &["--", "echo", "started"]),
+            |_| {},
+            move |init| {
+                assert_eq!(init.exit(), 64, "{:?}", init.seen);
+                let said = format!(
+                    "lameduck: cannot work with {count} open files (RLIMIT_NOFILE): lameduck needs 16; raise the limit (ulimit -n)"
+                );
+                assert_eq!(init.seen, [said]);
+            },
+        );
+    }
+}

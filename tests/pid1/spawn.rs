@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::support::{LAMEDUCK, Pid1, in_own_network, script};
-use crate::{CALLER, PYTHON, SHOW_ARGS, children, inherited, lameduck, report, run, scene, scratch};
+use crate::support::{LAMEDUCK, Pid1, eventually, in_own_network, script};
+use crate::{CALLER, PYTHON, SHOW_ARGS, SLACK, children, inherited, lameduck, report, run, scene, scratch};
 
 fn numbers(set: &[i32]) -> String {
     set.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
@@ -341,4 +343,35 @@ fn help_and_version_start_nothing_and_need_nothing() {
             },
         );
     }
+}
+
+/// Holds a lease on a file: who opens it waits until the lease is given up, or broken after /proc/sys/fs/lease-break-time, 45 s.
+const LEASE: &str = "import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, 1024, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+
+/// A network file system whose server is gone, for one.
+#[test]
+fn an_exec_that_hangs_does_not_delay_the_stop() {
+    let program = scratch("leased");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let path = program.to_str().unwrap().to_owned();
+    let mut holder =
+        Command::new(PYTHON).args(["-c", LEASE, &path]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut held = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut held).unwrap();
+    assert_eq!(held, "held\n");
+    lameduck(&["--", &path, "1000"], |init| {
+        eventually("the exec has begun", || children(init.pid).first().copied());
+        let asked = Instant::now();
+        init.signal(15);
+        init.line("stop-requested");
+        assert_eq!(init.exit(), 0, "{:#?}", init.seen);
+        assert!(asked.elapsed() < Duration::from_secs(1) + SLACK, "{:?}", asked.elapsed());
+    });
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 }
