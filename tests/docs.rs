@@ -39,11 +39,15 @@ const TEXTS: &[&str] = &[
     "docs/servers.md",
     "docs/design.md",
     "docs/admin.md",
+    "docs/install.md",
     "docs/prepare.md",
     "docs/prestop.md",
     "Dockerfile.example",
     "examples/compose.yaml",
     "examples/kubernetes/deployment.yaml",
+    "examples/kubernetes/disruption.yaml",
+    "examples/no-rebuild/deployment.yaml",
+    "examples/podmonitor.yaml",
     "examples/prestop/deployment.yaml",
 ];
 const OTHERS: &[&str] = &[
@@ -61,6 +65,9 @@ const OTHERS: &[&str] = &[
     "--rm",
     "--url",
     "--image",
+    "--delete-emptydir-data",
+    "--ignore-daemonsets",
+    "--format",
 ];
 
 #[test]
