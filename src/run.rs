@@ -335,8 +335,8 @@ impl Loop<'_> {
             }
             Action::Tell { second } => self.tell(second),
             Action::TermSurvivors => {
-                let _ = self.app.send_survivors(Signal::TERM);
-                None
+                let sent = self.app.send_survivors(Signal::TERM);
+                sent.err().filter(is_final).map(|_| Event::Refused)
             }
             Action::WatchFlush => self.watch_flush(now),
             Action::WatchTraffic => Some(self.watch_traffic()),
@@ -369,7 +369,7 @@ impl Loop<'_> {
         );
         if let Err(error) = result {
             self.cannot_signal(signal, &error);
-            if error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1 {
+            if is_final(&error) {
                 return Some(Event::Refused);
             }
         }
@@ -405,7 +405,7 @@ impl Loop<'_> {
         let now = self.clock.now();
         self.look_at = None;
         match self.machine.phase() {
-            Phase::LameDuck | Phase::Draining | Phase::Stopping => {
+            Phase::LameDuck | Phase::Draining | Phase::Stopping | Phase::Sweeping => {
                 if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
                     self.feed(Event::Told { signal: Signal::TERM, more: false });
                 }
@@ -425,7 +425,7 @@ impl Loop<'_> {
                 let _ = self.app.send_survivors(Signal::KILL);
                 self.look_at = Some(now + TICK);
             }
-            Phase::Serving | Phase::Sweeping | Phase::Done => {}
+            Phase::Serving | Phase::Done => {}
         }
     }
 
@@ -528,6 +528,11 @@ impl Loop<'_> {
         );
         self.outside.termination.write(&story.to_string());
     }
+}
+
+/// A signal is not permitted, and never will be; but what we leave behind ends with us.
+fn is_final(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1
 }
 
 /// ESRCH and EPERM, which every Linux numbers so.

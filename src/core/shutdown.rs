@@ -340,16 +340,20 @@ impl Machine {
             }
 
             (Phase::Sweeping, Event::Gone) => self.flush(now),
+            (Phase::Sweeping, Event::Refused) => {
+                self.refused = true;
+                vec![]
+            }
+            (Phase::Sweeping, Event::Traffic(Some(sample))) if self.refused && sample.in_flight() == 0 && !sample.partial => {
+                self.flush(now)
+            }
             (Phase::Sweeping, Event::Wake) if self.is_over(now) => self.kill(now),
             (Phase::Sweeping, Event::Interrupt) => self.interrupted(now),
             (Phase::Sweeping, Event::Told { signal, .. }) => {
                 self.told.insert(signal);
                 vec![]
             }
-            (
-                Phase::Sweeping,
-                Event::Wake | Event::Stop | Event::Refused | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. },
-            ) => vec![],
+            (Phase::Sweeping, Event::Wake | Event::Stop | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. }) => vec![],
 
             (Phase::Flushing, Event::Flushed) => self.exit(now),
             (Phase::Flushing, Event::Wake) if self.is_over(now) => self.exit(now),
@@ -632,6 +636,15 @@ mod tests {
         assert_eq!(machine.on(at(6200), Event::Traffic(None)), [], "what nobody sees may be in flight");
         assert_eq!(machine.on(at(6300), Event::Traffic(Some(calm()))), [Action::WatchFlush]);
         assert_eq!(machine.on(at(6300), Event::Flushed), [Action::Exit(137)]);
+        // What the main process left behind, too.
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        let ended = Ended::Code(3);
+        assert_eq!(machine.on(at(6000), Event::MainEnded { ended, alone: false }), [Action::TermSurvivors]);
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(calm()))), []);
+        assert_eq!(machine.on(at(6000), Event::Refused), []);
+        assert_eq!(machine.on(at(6100), Event::Traffic(Some(calm()))), [Action::WatchFlush]);
+        assert_eq!(machine.on(at(6100), Event::Flushed), [Action::Exit(3)]);
     }
 
     #[test]
