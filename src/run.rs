@@ -17,6 +17,7 @@ use crate::endpoints::{Endpoints, Message, Now, Probe};
 use crate::log;
 use crate::oom_kills::OomKills;
 use crate::plan::Plan;
+use crate::sys::child;
 use crate::sys::signals::{Batch, Signals};
 use crate::termination::TerminationMessage;
 use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
@@ -335,8 +336,8 @@ impl Loop<'_> {
             }
             Action::Tell { second } => self.tell(second),
             Action::TermSurvivors => {
-                let sent = self.app.send_survivors(Signal::TERM);
-                sent.err().filter(is_final).map(|_| Event::Refused)
+                let _ = self.app.send_survivors(Signal::TERM);
+                (std::process::id() == 1 && child::all_refuse_signals()).then_some(Event::Refused)
             }
             Action::WatchFlush => self.watch_flush(now),
             Action::WatchTraffic => Some(self.watch_traffic()),
@@ -369,7 +370,8 @@ impl Loop<'_> {
         );
         if let Err(error) = result {
             self.cannot_signal(signal, &error);
-            if is_final(&error) {
+            // What we leave behind ends with us.
+            if error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1 {
                 return Some(Event::Refused);
             }
         }
@@ -405,6 +407,8 @@ impl Loop<'_> {
         let now = self.clock.now();
         self.look_at = None;
         match self.machine.phase() {
+            // What refuses our signals is left when nothing is in flight; else nobody asks.
+            Phase::Sweeping if !self.machine.refused() => {}
             Phase::LameDuck | Phase::Draining | Phase::Stopping | Phase::Sweeping => {
                 if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
                     self.feed(Event::Told { signal: Signal::TERM, more: false });
@@ -528,11 +532,6 @@ impl Loop<'_> {
         );
         self.outside.termination.write(&story.to_string());
     }
-}
-
-/// A signal is not permitted, and never will be; but what we leave behind ends with us.
-fn is_final(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1
 }
 
 /// ESRCH and EPERM, which every Linux numbers so.
