@@ -3,6 +3,10 @@
 //! first run fetches packages.
 #[path = "container/hook.rs"]
 mod hook;
+#[path = "container/kept.rs"]
+mod kept;
+#[path = "keepalive/pinned.rs"]
+mod pinned;
 #[path = "container/size.rs"]
 mod size;
 #[path = "support/sized.rs"]

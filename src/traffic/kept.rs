@@ -143,12 +143,14 @@ impl Kept {
     }
 }
 
-/// What would permit it.
+/// What would permit it. A seccomp profile may answer as an old kernel does.
 pub fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::Unsupported => "Linux 5.6 or later is needed",
         io::ErrorKind::PermissionDenied => {
             "add the capability SYS_PTRACE, or a seccomp profile that allows pidfd_getfd (docs/keepalive.md)"
+        }
+        io::ErrorKind::Unsupported => {
+            "it takes Linux 5.6, and SYS_PTRACE or a seccomp profile that allows pidfd_getfd (docs/keepalive.md)"
         }
         _ => "see docs/keepalive.md",
     }

@@ -1,5 +1,6 @@
 //! Pinned clients: each keeps one connection and goes on asking on it, whatever became of the pod's endpoints. When the server closes it
 //! between two requests they go to another pod, which is the end of them here.
+#![allow(dead_code)] // each test uses some
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -172,7 +173,8 @@ fn answer(stream: &mut TcpStream) -> std::io::Result<Answer> {
         let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let chunked = head.contains("transfer-encoding: chunked");
-        let is_whole = if chunked { body.ends_with("0\r\n\r\n") } else { body.ends_with("whole\n") };
+        let is_whole =
+            if chunked { body.ends_with("0\r\n\r\n") } else { (body.ends_with("whole\n") || body.ends_with("done\n")) };
         if is_whole {
             assert!(head.starts_with("http/1.1 200"), "{text}");
             return Ok(if head.contains("connection: close") { Answer::Last } else { Answer::Whole });

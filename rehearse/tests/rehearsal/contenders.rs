@@ -5,7 +5,7 @@ use super::*;
 /// Quicker than by default. Clients that never learn have tests of their own.
 const QUICK: [&str; 6] = ["--load-for", "1s", "--propagate", "1s..3s", "--pinned", "0"];
 
-/// As README has it. This lameduck does not close kept connections: it waits for them, and they lose what is in flight at the end.
+/// As README has it: lameduck closes the connections of clients that never learn, each between two requests.
 #[test]
 fn alone_it_shows_three_deaths() {
     let rehearsed = rehearse(&[]);
@@ -13,9 +13,11 @@ fn alone_it_shows_three_deaths() {
     assert!(rehearsed.lost_in_all(1) > rehearsed.lost_in_all(2), "{rehearsed:#?}");
     let [refused, reset, others @ ..] = rehearsed.lost(2);
     assert_eq!((refused, others), (0, [0; 3]), "{rehearsed:#?}");
+    // One may be on its way when its connection ends.
+    assert!(reset <= 1, "{rehearsed:#?}");
     assert_eq!(rehearsed.code, i32::from(reset > 0), "{rehearsed:#?}");
     let told = |column| rehearsed.figure(column, "/stop/told_ms");
-    assert!(told(0) < 1000 && told(1) >= 2000 && told(2) >= 18_000, "{rehearsed:#?}");
+    assert!(told(0) < 1000 && told(1) >= 2000 && told(2) < 9000, "{rehearsed:#?}");
     assert_eq!(rehearsed.report["settings"]["pinned"], 20);
 }
 
