@@ -173,8 +173,18 @@ fn answer(stream: &mut TcpStream) -> std::io::Result<Answer> {
         let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let chunked = head.contains("transfer-encoding: chunked");
-        let is_whole =
-            if chunked { body.ends_with("0\r\n\r\n") } else { (body.ends_with("whole\n") || body.ends_with("done\n")) };
+        let ends = if chunked {
+            &["0
+
+"][..]
+        } else {
+            &[
+                "whole
+", "done
+",
+            ]
+        };
+        let is_whole = ends.iter().any(|end| body.ends_with(end));
         if is_whole {
             assert!(head.starts_with("http/1.1 200"), "{text}");
             return Ok(if head.contains("connection: close") { Answer::Last } else { Answer::Whole });
