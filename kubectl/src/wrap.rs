@@ -40,7 +40,7 @@ pub fn of(container: &Container<'_>) -> Option<Wrap> {
     }
     let is_set =
         container.value.list("env").iter().any(|entry| entry.word("name").is_some_and(|name| name.starts_with("LAMEDUCK_")));
-    is_set.then(|| Wrap { role: Role::Image, words: command })
+    is_set.then_some(Wrap { role: Role::Image, words: command })
 }
 
 fn behind_lameduck(words: &[String]) -> Option<Vec<String>> {

@@ -21,7 +21,7 @@ struct Done {
 
 /// The edits and, with them, the one of the annotation. None: nothing to do.
 pub fn recorded(place: Text<'_>, object: Value<'_>, how: &str, mut edits: Vec<Edit>) -> Result<Vec<Edit>, Refusal> {
-    edits.sort_by_key(|edit| edit.start);
+    edits.sort_by_key(|edit| (edit.start, edit.end));
     let mut shift = 0i64;
     let mut value = format!("{VERSION} {how}");
     for edit in &edits {

@@ -14,10 +14,10 @@ pub struct Edit {
 /// Why a place cannot be edited: one half of a line for a person.
 pub type Refusal = String;
 
-/// Applies edits that do not overlap. Those at one place keep their order.
+/// Applies edits that do not overlap. Those at one place keep their order, what is put in there before what is replaced.
 pub fn apply(text: &str, edits: &[Edit]) -> String {
     let mut sorted: Vec<&Edit> = edits.iter().collect();
-    sorted.sort_by_key(|edit| edit.start);
+    sorted.sort_by_key(|edit| (edit.start, edit.end));
     let mut result = String::with_capacity(text.len() + sorted.iter().map(|edit| edit.new.len()).sum::<usize>());
     let mut from = 0;
     for edit in sorted {
@@ -132,8 +132,12 @@ impl<'a> Text<'a> {
         if is_block {
             return Err(format!("line {} is in block style", value.line()));
         }
-        let blank = if node.start == node.end { " " } else { "" };
-        Ok(Edit { start: node.start, end: node.end, new: format!("{blank}{}", print::flow(new)) })
+        if node.start < node.end {
+            return Ok(Edit { start: node.start, end: node.end, new: print::flow(new) });
+        }
+        // Nothing stands there, and it may be said to begin before the colon.
+        let at = if self.text[node.start..].starts_with(':') { node.start + 1 } else { node.start };
+        Ok(Edit { start: at, end: at, new: format!(" {}", print::flow(new)) })
     }
 
     /// Takes a key and its value out of a map that has others.
@@ -153,18 +157,44 @@ impl<'a> Text<'a> {
         Ok(Edit { start, end, new: format!("{:indent$}{name}:{new}{}", "", self.newline) })
     }
 
-    /// The whole lines of an entry of a map in block style, to where the next line begins.
+    /// An entry of a map with what belongs to it alone: its lines, or a comma.
     fn lines(&self, map: Value<'_>, key: Value<'_>, value: Value<'_>) -> Result<(usize, usize), Refusal> {
         if map.shared || value.shared {
             return Err(shared(value));
         }
         let odd = || format!("line {} has it together with something else; leave it out by hand", key.line());
-        let start = key.start() - key.node().column;
-        let own_line = self.text.get(start..key.start()).is_some_and(|before| before.bytes().all(|byte| byte == b' '));
         let end = value.node().end.max(key.node().end);
-        let end = self.line_end(end).filter(|_| own_line && !map.node().flow).ok_or_else(odd)?;
-        let newline = self.text[end..].starts_with(self.newline);
-        if newline { Ok((start, end + self.newline.len())) } else { Err(odd()) }
+        if map.node().flow {
+            return self.flow_entry(key.start(), end).ok_or_else(odd);
+        }
+        let start = key.start() - key.node().column;
+        if self.text.get(start..key.start()).is_none_or(|before| before.bytes().any(|byte| byte != b' ')) {
+            // Behind a dash: the next key takes its place.
+            let keys = map.keys().into_iter();
+            let next = keys.filter(|other| other.start() > key.start()).map(|other| other.start()).min();
+            return next.map(|next| (key.start(), next)).ok_or_else(odd);
+        }
+        let end = self.line_end(end).ok_or_else(odd)?;
+        if self.text[end..].starts_with(self.newline) {
+            return Ok((start, end + self.newline.len()));
+        }
+        // The last line, without an end of its own.
+        let start = self.text[..start].strip_suffix(self.newline).map_or(start, str::len);
+        Ok((start, end))
+    }
+
+    /// An entry in flow style with one comma.
+    fn flow_entry(&self, start: usize, end: usize) -> Option<(usize, usize)> {
+        let blank = [' ', '\t', '\r', '\n'];
+        let behind = self.text[end..].trim_start_matches(blank);
+        if let Some(rest) = behind.strip_prefix(',') {
+            return Some((start, self.text.len() - rest.trim_start_matches(blank).len()));
+        }
+        let before = self.text[..start].trim_end_matches(blank);
+        match before.strip_suffix(',') {
+            Some(before) => Some((before.len(), end)),
+            None => before.ends_with('{').then_some((start, end)),
+        }
     }
 }
 

@@ -223,6 +223,12 @@ impl<'a> Value<'a> {
         Some((Value { document, id: *key, shared: self.shared }, self.child(*value)))
     }
 
+    /// The keys that stand in this very map.
+    fn keys(&self) -> Vec<Value<'a>> {
+        let Kind::Map(entries) = &self.node().kind else { return Vec::new() };
+        entries.iter().map(|(key, _)| Value { id: *key, ..*self }).collect()
+    }
+
     pub fn at(&self, path: &[&str]) -> Option<Value<'a>> {
         path.iter().try_fold(*self, |value, key| value.get(key))
     }
