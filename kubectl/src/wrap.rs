@@ -124,3 +124,37 @@ fn podinfo(workload: &Workload<'_>, container: &Container<'_>, file: &str) -> Op
     let item = podinfo_items(workload, container).into_iter().find(|item| item.word("path") == Some(file))?;
     downward(workload, container, item.get("resourceFieldRef")?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{self, Source};
+
+    /// As a kubelet writes it (observed on 1.33 and 1.36): rounded up, 0 for what is not requested, a limit for a request.
+    #[test]
+    fn what_the_downward_api_writes() {
+        let pod = |resources: &str, resource: &str, divisor: &str| {
+            let text = format!(
+                "kind: Pod\nspec: {{containers: [{{name: a, resources: {resources}, env: [{{name: X, valueFrom: {{resourceFieldRef: {{resource: {resource}{divisor}}}}}}}]}}]}}"
+            );
+            let parsed = manifest::parse(Source { name: "x".to_owned(), text }).unwrap();
+            let workload = parsed.objects()[0].workload().unwrap();
+            let container = workload.containers()[0];
+            let described = described(&workload, &container, Vec::new());
+            described.variables.into_iter().find(|(name, _)| name == "X").map(|(_, value)| value)
+        };
+        let requests = "{requests: {cpu: 1500m, memory: 64Mi}}";
+        for (resources, resource, divisor, written) in [
+            (requests, "requests.cpu", ", divisor: 1m", Some("1500")),
+            (requests, "requests.cpu", "", Some("2")),
+            (requests, "requests.cpu", ", divisor: 1", Some("2")),
+            (requests, "requests.memory", "", Some("67108864")),
+            (requests, "requests.memory", ", divisor: 1Mi", Some("64")),
+            ("{limits: {cpu: 250m}}", "requests.cpu", ", divisor: 1m", Some("250")),
+            ("{}", "requests.cpu", ", divisor: 1m", Some("0")),
+            ("{}", "limits.memory", "", None),
+        ] {
+            assert_eq!(pod(resources, resource, divisor).as_deref(), written, "{resources} {resource}{divisor}");
+        }
+    }
+}

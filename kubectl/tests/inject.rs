@@ -129,6 +129,25 @@ fn uninject_keeps_what_was_changed_since() {
     }
 }
 
+/// The same was put into two containers, and a long text before them is gone since: each is found for itself.
+#[test]
+fn uninject_finds_its_way_when_a_long_text_was_removed() {
+    let note = format!("          note: {}\n", "x".repeat(400));
+    let container =
+        |name: &str| format!("        - name: {name}\n          image: shop\n          ports: [{{containerPort: 80}}]\n");
+    let bare = format!(
+        "kind: Deployment\nmetadata:\n  name: two\nspec:\n  template:\n    metadata:\n      annotations:\n        a: b\n{note}    spec:\n      containers:\n{}{}",
+        container("a"),
+        container("b"),
+    )
+    .replace("          note", "        note");
+    let note = note.trim_start();
+    let done = injected(&text("x", &bare), How::PreStop).unwrap().text;
+    let cut = |text: &str| text.replace(&format!("        {note}"), "");
+    assert_ne!(cut(&done), done);
+    assert_eq!(inject::uninject(&text("x", &cut(&done))).unwrap().text, cut(&bare));
+}
+
 #[test]
 fn what_is_put_in() {
     let source = text("stock", &fs::read_to_string(source("tests/manifests/stock.yaml")).unwrap());

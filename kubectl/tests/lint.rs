@@ -90,6 +90,27 @@ fn a_headless_service_may_publish_what_is_not_ready() {
     assert_eq!(severities, [Severity::Info]);
 }
 
+/// A reason ignores one rule, and is counted; a bare true ignores nothing.
+#[test]
+fn annotations_ignore_with_a_reason() {
+    let text = fs::read_to_string(source("tests/rules/nothing-waits.yaml")).unwrap();
+    let text = text.split_once(FINE).unwrap().0;
+    // On the workload, and on its pods.
+    for before in ["\n  name: shop", "\n      labels: "] {
+        let at = text.find(before).expect(before) + 1;
+        let indent = before.len() - 1 - before.trim_start().len();
+        let ignored = |value: &str| {
+            let annotation = format!("{:indent$}annotations: {{ignore.lameduck/nothing-waits: {value}}}\n", "");
+            let report = linted(&[&format!("{}{annotation}{}", &text[..at], &text[at..])]);
+            (codes(&report).contains("nothing-waits"), report.ignored)
+        };
+        assert_eq!(ignored("\"clients try again\""), (false, 1));
+        for value in ["true", "\"true\"", "\"\"", "yes"] {
+            assert_eq!(ignored(value), (true, 0), "{value}");
+        }
+    }
+}
+
 #[test]
 fn no_rule_fires_on_the_examples() {
     for files in [

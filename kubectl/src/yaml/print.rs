@@ -87,6 +87,20 @@ pub fn behind_dash(new: &New, indent: usize, newline: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Plain only where YAML 1.1 and 1.2, and JSON's numbers, all see a text.
+    #[test]
+    fn quotes_where_a_reader_might_see_something_else() {
+        for word in [
+            "y", "Yes", "no", "OFF", "true", "null", "NaN", "~", "", "1", "1.5", "1e3", "0x1F", "1_000", "12:30", "a b", "a: b",
+            "#a", "é", "-",
+        ] {
+            assert!(behind_key(&text(word), 0, "\n").starts_with(" \""), "{word}");
+        }
+        for word in ["name", "/lameduck", "requests.cpu", "16Mi", "60s", "10m", "a/b-c_d@1"] {
+            assert_eq!(behind_key(&text(word), 0, "\n"), format!(" {word}"));
+        }
+    }
+
     #[test]
     fn the_same_in_both_styles() {
         let new = New::Map(vec![
