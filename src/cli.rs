@@ -15,8 +15,8 @@ Commands:
   lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
   lameduck health [--live]                    exit 0 if ready (or alive), else 1: HEALTHCHECK
   lameduck status                             what /status knows, drawn for a person
-  lameduck install PATH                       copy this binary to PATH, a file or a directory: for an
-                                              init container whose image is FROM scratch
+  lameduck install PATH                       copy this binary to a file or into a directory: for
+                                              an init container whose image is FROM scratch
   lameduck help [drain|exec|...]              this, or what applies to one of them
 
 Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty

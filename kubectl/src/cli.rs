@@ -15,6 +15,7 @@ use crate::report::Format;
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl lameduck",
+    bin_name = "kubectl lameduck",
     version,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done; 1 findings at or above --fail-on; 64 usage; 78 a manifest that cannot be read, or cannot be edited: then \

@@ -198,6 +198,41 @@ fn what_is_put_in() {
     });
 }
 
+/// Settings say that lameduck is in the image, unless the very container is chosen: then they stay, and the rest is put in.
+#[test]
+fn settings_that_are_there_stay() {
+    let bare = "kind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n    - name: web\n      image: shop\n      command: [serve]\n      env:\n        \
+                - {name: LAMEDUCK_DELAY, value: 9s}\n      ports: [{containerPort: 80}]\n";
+    let edited = injected(&text("x", bare), How::Init).unwrap();
+    assert_eq!(
+        (edited.text.as_str(), edited.notes.as_slice()),
+        (bare, &["Pod/a: lameduck is in it already; left as it is".to_owned()][..])
+    );
+    let chosen = Options { containers: vec!["web".to_owned()], ..options(How::Init) };
+    let edited = inject::inject(&text("x", bare), &chosen, &Images::new()).unwrap();
+    assert!(
+        edited.text.contains("LAMEDUCK_DELAY, value: 9s") && edited.text.contains("\"/lameduck/lameduck\", \"--\", serve"),
+        "{}",
+        edited.text
+    );
+    assert_eq!(inject::uninject(&text("x", &edited.text)).unwrap().text, bare);
+}
+
+#[test]
+fn some_pods_are_left() {
+    let bare = "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: web, image: shop, command: [serve], ports: [{containerPort: 80}]}]}\n";
+    for (change, said) in [
+        ("spec: {hostNetwork: true, ", "hostNetwork"),
+        ("spec: {os: {name: windows}, ", "Windows"),
+        ("spec: {initContainers: [], ", ""),
+    ] {
+        let edited = injected(&text("x", &bare.replace("spec: {", change)), How::Init).unwrap();
+        assert_eq!(edited.notes.is_empty(), said.is_empty());
+        assert_eq!(edited.text.contains("lameduck/injected"), said.is_empty());
+        assert!(edited.notes.iter().all(|note| note.contains(said) && note.ends_with("; left as it is")), "{:?}", edited.notes);
+    }
+}
+
 /// In files, as people use it: all or nothing.
 #[test]
 fn files_are_written_in_place() {

@@ -111,6 +111,43 @@ fn annotations_ignore_with_a_reason() {
     }
 }
 
+/// Where one rule has several cases, the severity is the case's.
+#[test]
+fn severities_by_case() {
+    let pod = |spec: &str, container: &str| {
+        format!("kind: Pod\nmetadata: {{name: a}}\nspec: {{{spec}containers: [{{name: web, image: x, {container}}}]}}\n")
+    };
+    let command = "command: [/lameduck/lameduck, --, serve]";
+    let probe = |name: &str| format!("{command}, {name}: {{periodSeconds: 1, httpGet: {{port: 80}}}}");
+    for (rule, severity, text) in [
+        ("grace-mismatch", Severity::Error, pod("terminationGracePeriodSeconds: 60, ", command)),
+        ("grace-mismatch", Severity::Error, pod("", "command: [/lameduck/lameduck, --grace-period, 20s, --, serve]")),
+        (
+            "grace-mismatch",
+            Severity::Warning,
+            pod("terminationGracePeriodSeconds: 60, ", "env: [{name: LAMEDUCK_DELAY, value: 5s}]"),
+        ),
+        ("stop-signal", Severity::Error, pod("os: {name: linux}, ", "lifecycle: {stopSignal: SIGKILL}")),
+        ("stop-signal", Severity::Warning, pod("", "lifecycle: {stopSignal: SIGTERM}")),
+        ("probe-grace", Severity::Error, pod("", "readinessProbe: {terminationGracePeriodSeconds: 9}")),
+        ("probe-grace", Severity::Warning, pod("", "livenessProbe: {terminationGracePeriodSeconds: 1}")),
+        ("probe-is-traffic", Severity::Warning, pod("", &probe("readinessProbe"))),
+        ("probe-is-traffic", Severity::Info, pod("", &probe("livenessProbe"))),
+        ("grace-too-short", Severity::Error, pod("", &format!("{command}, lifecycle: {{preStop: {{sleep: {{seconds: 5}}}}}}"))),
+    ] {
+        let report = linted(&[&text]);
+        let found: Vec<Severity> =
+            report.findings.iter().filter(|finding| finding.rule.code == rule).map(|finding| finding.severity).collect();
+        assert_eq!(found, [severity], "{rule}: {text}");
+    }
+    // From a ConfigMap: nobody knows here.
+    let unknown = pod(
+        "terminationGracePeriodSeconds: 60, ",
+        &format!("{command}, env: [{{name: LAMEDUCK_GRACE_PERIOD, valueFrom: {{configMapKeyRef: {{name: a, key: b}}}}}}]"),
+    );
+    assert!(!codes(&linted(&[&unknown])).contains("grace-mismatch"));
+}
+
 #[test]
 fn no_rule_fires_on_the_examples() {
     for files in [

@@ -5,7 +5,7 @@ pub mod entrypoint;
 pub mod record;
 
 use crate::manifest::{self, Container, Object, Source, Workload};
-use crate::wrap;
+use crate::wrap::{self, Role};
 use crate::yaml::Value;
 use crate::yaml::edit::{self, Edit, Text};
 use crate::yaml::print::{New, text};
@@ -122,6 +122,11 @@ fn chosen<'a>(workload: &Workload<'a>, options: &Options) -> Vec<Container<'a>> 
     all.filter(is_chosen).collect()
 }
 
+/// Whether lameduck is not there yet. Settings alone say that it is in the image, unless somebody chose this very container.
+fn is_bare(container: &Container<'_>, options: &Options) -> bool {
+    wrap::of(container).is_none_or(|wrap| wrap.role == Role::Image && !options.containers.is_empty())
+}
+
 /// Images that the manifest leaves open what they run.
 pub fn images(source: &Source, options: &Options) -> Result<Vec<String>, String> {
     if options.how == How::PreStop || options.entrypoint.is_some() {
@@ -130,7 +135,7 @@ pub fn images(source: &Source, options: &Options) -> Result<Vec<String>, String>
     let parsed = manifest::parse(Source { text: uninject(source)?.text, ..source.clone() })?;
     let workloads: Vec<Workload<'_>> = parsed.objects().into_iter().filter_map(Object::workload).collect();
     let containers = workloads.iter().flat_map(|workload| chosen(workload, options));
-    let open = containers.filter(|container| container.command().is_empty() && wrap::of(container).is_none());
+    let open = containers.filter(|container| container.command().is_empty() && is_bare(container, options));
     let mut images: Vec<String> = open.map(|container| container.image().to_owned()).collect();
     images.sort();
     images.dedup();
@@ -144,9 +149,12 @@ fn of_workload(place: Text<'_>, workload: &Workload<'_>, options: &Options, imag
         let why = if options.containers.is_empty() { "no container serves" } else { "it has none of these containers" };
         return Err(left(why));
     }
-    let bare: Vec<Container<'_>> = chosen.into_iter().filter(|container| wrap::of(container).is_none()).collect();
+    let bare: Vec<Container<'_>> = chosen.into_iter().filter(|container| is_bare(container, options)).collect();
     if bare.is_empty() {
         return Err(left("lameduck is in it already"));
+    }
+    if workload.spec.at(&["os", "name"]).is_some_and(|name| name.text() == Some("windows")) {
+        return Err(left("it runs on Windows"));
     }
     if workload.spec.is_true("hostNetwork") {
         return Err(left("hostNetwork: its admin port would be the node's; wrap it by hand, with --port"));

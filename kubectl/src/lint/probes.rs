@@ -13,7 +13,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "probe-is-traffic",
         severity: Severity::Warning,
-        when: "an HTTP or gRPC probe asks the app's own port as often as the quiet period, or more often",
+        when: "an HTTP or gRPC probe asks the app's own port as often as the quiet period, or more often (a note for liveness probes, which \
+               kubelets since 1.21 end with the pod's deletion)",
         why: "each probe is a new connection with a request, as any client's: the wait for nothing new never ends before the time is up",
         fix: "point the probe at lameduck's admin port, probe less often, or name its source with --ignore-peer",
         check: Check::Container(probe_is_traffic),
@@ -79,7 +80,9 @@ fn probe_is_traffic(place: &Place<'_>) -> Vec<Hit> {
         }
         let period = Duration::from_secs(u64::try_from(probe.integer("periodSeconds").unwrap_or(10)).ok()?);
         let said = format!("{name} asks port {port} each {}, the quiet period is {}", Show(period), Show(quiet));
-        (period <= quiet).then(|| Hit::at(probe, said))
+        // Kubelets since 1.21 end liveness probes with the deletion.
+        let severity = if name == "livenessProbe" { Severity::Info } else { Severity::Warning };
+        (period <= quiet).then(|| Hit::at(probe, said).of(severity))
     };
     PROBES.into_iter().filter_map(look).collect()
 }

@@ -169,7 +169,12 @@ fn shell_entrypoint(place: &Place<'_>) -> Vec<Hit> {
     if last.starts_with("exec ") || script.contains("trap ") {
         return Vec::new();
     }
-    vec![place.hit(format!("sh -c ends with {:?}, without exec", shortened(last)))]
+    let is_block = ["done", "fi", "esac", "}"].contains(&last.as_str());
+    vec![place.hit(if is_block {
+        "sh -c ends with a loop or a block, and nothing traps the signal".to_owned()
+    } else {
+        format!("sh -c ends with {:?}, without exec", shortened(last))
+    })]
 }
 
 /// `&` that sends a command into the background, and what stands behind it.

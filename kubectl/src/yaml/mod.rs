@@ -7,9 +7,6 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, StructureStyle};
 
-/// Merge keys (`<<`) of merge keys: nobody nests deeper.
-const MOST_MERGES: usize = 8;
-
 /// Why a text cannot be read, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fault {
@@ -199,18 +196,23 @@ impl<'a> Value<'a> {
         Value { document: self.document, id, shared }.follow()
     }
 
-    /// The value of a key; merge keys are looked through.
+    /// The value of a key; merge keys (`<<`) are looked through.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
-        self.find(key, MOST_MERGES)
+        self.find(key, &mut Vec::new())
     }
 
-    fn find(&self, key: &str, merges: usize) -> Option<Value<'a>> {
+    /// Each map is looked into once: they may be merged again and again.
+    fn find(&self, key: &str, seen: &mut Vec<usize>) -> Option<Value<'a>> {
         if let Some((_, value)) = self.own(key) {
             return Some(value);
         }
+        if seen.contains(&self.id) {
+            return None;
+        }
+        seen.push(self.id);
         let (_, merged) = self.own("<<")?;
-        let maps = if matches!(merged.node().kind, Kind::Seq(_)) { merged.items() } else { vec![merged] };
-        let found = maps.into_iter().find_map(|map| map.find(key, merges.checked_sub(1)?))?;
+        let maps = if merged.is_list() { merged.items() } else { vec![merged] };
+        let found = maps.into_iter().find_map(|map| map.find(key, seen))?;
         Some(Value { shared: true, ..found })
     }
 
@@ -343,5 +345,12 @@ mod tests {
         // An alias that would be a thousand million nodes is four.
         let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n";
         assert_eq!(parse(bomb).unwrap()[0].root().unwrap().list("d").len(), 2);
+        // Maps that merge the one before ten times, twenty deep.
+        let merges =
+            |number: usize| format!("m{number}: &m{number} {{<<: [{}]}}\n", vec![format!("*m{}", number - 1); 10].join(", "));
+        let bomb: String = std::iter::once("m0: &m0 {a: 1}\n".to_owned()).chain((1..=20).map(merges)).collect();
+        let documents = parse(&bomb).unwrap();
+        let last = documents[0].root().unwrap().get("m20").unwrap();
+        assert_eq!((last.word("a"), last.word("b")), (Some("1"), None));
     }
 }
