@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::files;
 use crate::inject::{How, Options, entrypoint};
 use crate::lint::Severity;
 use crate::report::Format;
@@ -171,9 +172,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
                 return Err(format!("cannot use --grace-period {seconds}: nothing could be drained; give 30 or more"));
             }
             let options = Options { how, image, containers: container, entrypoint, grace: grace_period };
-            Ok(Task::Inject { files: input.files()?, write: output.write, options })
+            Ok(Task::Inject { files: input.editable(&output)?, write: output.write, options })
         }
-        Command::Uninject { input, output } => Ok(Task::Uninject { files: input.files()?, write: output.write }),
+        Command::Uninject { input, output } => Ok(Task::Uninject { files: input.editable(&output)?, write: output.write }),
         Command::Plan { input } => Ok(Task::Plan { files: input.files()? }),
     }
 }
@@ -185,6 +186,14 @@ impl Input {
             Err("cannot read manifests: no file was named; name files or directories, or - for stdin".to_owned())
         } else {
             Ok(all)
+        }
+    }
+
+    fn editable(self, output: &Output) -> Result<Vec<PathBuf>, String> {
+        let files = self.files()?;
+        match files.iter().any(|file| file.as_os_str() == files::STDIN) && output.write {
+            true => Err("cannot write stdin: leave --write out, and what is edited is printed".to_owned()),
+            false => Ok(files),
         }
     }
 }

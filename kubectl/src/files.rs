@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::manifest::Source;
 
 const SUFFIXES: &[&str] = &["yaml", "yml", "json"];
-const STDIN: &str = "-";
+pub const STDIN: &str = "-";
 
 /// All texts, in the order named; of a directory in the order of their names. The error is one line, without our name before it.
 pub fn read(files: &[PathBuf]) -> Result<Vec<Source>, String> {

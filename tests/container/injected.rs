@@ -20,8 +20,7 @@ spec:
           resources: {requests: {cpu: 1500m}}
 ";
 
-/// Each container as words for `podman run`, a line each, the fields of a container in one order: its name first. Volumes are directories of the
-/// test, or images.
+/// Each container in a line: its name, its preStop hook, and words for `podman run`. Volumes are a directory of the test, or images.
 const KUBELET: &str = "
 import json, sys, yaml
 pod = yaml.safe_load(sys.stdin)['spec']['template']['spec']
@@ -39,8 +38,9 @@ for c in pod.get('initContainers', []) + pod['containers']:
     for e in c.get('env', []):
         value = e['value'] if 'value' in e else {'requests.cpu': '1500'}[e['valueFrom']['resourceFieldRef']['resource']]
         words += ['--env', e['name'] + '=' + value]
-    words += ['--entrypoint', json.dumps(c['command']), c['image']] + c.get('args', [])
-    print('\\t'.join([c['name']] + words))
+    if 'command' in c: words += ['--entrypoint', json.dumps(c['command'])]
+    hook = c.get('lifecycle', {}).get('preStop', {}).get('exec', {}).get('command', [])
+    print('\\t'.join([c['name'], ' '.join(hook)] + words + [c['image']] + c.get('args', [])))
 ";
 
 /// `kubectl lameduck inject`, asking our own store what the image runs.
@@ -94,17 +94,30 @@ fn page() -> String {
     format!("{}:/var/www/html/index.php:ro", context().join("index.php").display())
 }
 
+/// As the kubelet makes an emptyDir: for whatever user. Those of test processes that are no more are removed.
+fn volume() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let all = cache("volumes");
+    fs::create_dir_all(&all).expect("a directory for volumes");
+    for entry in fs::read_dir(&all).expect("volumes").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.split('-').next().and_then(|pid| pid.parse().ok()).is_none_or(|pid| !alive(pid)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let volume = all.join(format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&volume).expect("a volume");
+    volume
+}
+
 /// Runs the pod's containers in their order, and returns the app's.
 fn play(manifest: &str) -> Container {
-    // As the kubelet makes an emptyDir: for whatever user.
-    let volume = cache(&format!("empty-{}-{:?}", std::process::id(), thread::current().id()));
-    let _ = fs::remove_dir_all(&volume);
-    fs::create_dir_all(&volume).expect("a volume");
+    let volume = volume();
     succeeds(Command::new("chmod").arg("0777").arg(&volume));
     let rows = fed(Command::new("/usr/bin/python3").args(["-c", KUBELET]).arg(&volume), manifest);
     for row in rows.lines() {
         let words: Vec<&str> = row.split('\t').collect();
-        let (name, words) = words.split_first().expect("a name");
+        let [name, hook, words @ ..] = words.as_slice() else { panic!("no words: {row}") };
         if *name == "lameduck" {
             succeeds(podman(&["run", "--rm", "--network", "none"]).args(ulimits()).args(words));
             continue;
@@ -114,6 +127,7 @@ fn play(manifest: &str) -> Container {
         let (options, rest) = words.split_at(at);
         let mut container = Container::run(rest[0], &[options, &["--volume", &page]].concat(), &rest[1..]);
         container.address.set_port(80);
+        container.pre_stop = hook.split_whitespace().map(str::to_owned).collect();
         return container;
     }
     panic!("no app: {rows}");
@@ -146,4 +160,14 @@ fn by_an_image_volume_the_stock_image_loses_no_request() {
     let manifest = inject("image-volume");
     assert!(manifest.contains("image:\n            reference: "), "{manifest}");
     compare(&play(&manifest), &stock());
+}
+
+#[test]
+fn by_a_hook_the_stock_image_loses_no_request() {
+    images();
+    let manifest = inject("prestop");
+    assert!(!manifest.contains("docker-php-entrypoint"), "the command stays the image's:\n{manifest}");
+    let container = play(&manifest);
+    assert_eq!(container.pre_stop, ["/lameduck/lameduck", "drain", "--grace-period", "30s"]);
+    compare(&container, &stock());
 }

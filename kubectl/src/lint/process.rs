@@ -14,7 +14,7 @@ pub const RULES: &[Rule] = &[
         when: "a container that serves has neither lameduck nor a preStop hook",
         why: "Kubernetes sends the stop signal and takes the pod out of its endpoints at the same time: requests come to a server that has \
               stopped already",
-        fix: "kubectl lameduck inject",
+        fix: "kubectl lameduck inject; where the image has lameduck already, LAMEDUCK_GRACE_PERIOD in the manifest says so",
         check: Check::Container(nothing_waits),
     },
     Rule {

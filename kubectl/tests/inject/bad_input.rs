@@ -30,6 +30,7 @@ fn usage() {
         (&["inject", "--image", "x", "--how", "magic", "-"], "--how"),
         (&["inject", "--image", "x", "--entrypoint", "'a", "-"], "a quote is open"),
         (&["inject", "--image", "x", "--grace-period", "0", "-"], "--grace-period 0"),
+        (&["uninject", "--write", "-"], "leave --write out"),
         (&["inject", "--image", "x", "--container", "wbe", "--entrypoint", "a", "-"], "\"wbe\""),
     ] {
         refused(arguments, BARE, 64, part);
