@@ -114,17 +114,26 @@ fn parse(rest: &str) -> Option<(Vec<Done>, (usize, usize, String))> {
             Some(rest) => {
                 let (frame, old) = rest.split_once('=').unwrap_or((rest, ""));
                 let (before, behind) = frame.split_once(',')?;
-                around = Some((before.parse().ok()?, behind.parse().ok()?, unescaped(old)?));
+                around = Some((number(before)?, number(behind)?, unescaped(old)?));
                 continue;
             }
             None => word.split_once('=').unwrap_or((word, "")),
         };
         let (at, rest) = what.split_once('+')?;
         let (length, sum) = rest.split_once(':')?;
-        let (at, length) = (at.parse().ok()?, length.parse().ok()?);
-        done.push(Done { at, length, sum: u32::from_str_radix(sum, 16).ok()?, old: unescaped(old)? });
+        done.push(Done {
+            at: number(at)?,
+            length: number(length)?,
+            sum: u32::from_str_radix(sum, 16).ok()?,
+            old: unescaped(old)?,
+        });
     }
     Some((done, around?))
+}
+
+/// No text is longer than this can say, and sums of it stay numbers.
+fn number(text: &str) -> Option<usize> {
+    usize::try_from(text.parse::<u32>().ok()?).ok()
 }
 
 fn newer(version: &str) -> bool {

@@ -381,6 +381,21 @@ proptest! {
         }
     }
 
+    /// An annotation that somebody tampered with: undone, or refused in one line.
+    #[test]
+    fn annotations_that_were_changed(at in any::<prop::sample::Index>(), with in "[0-9a-f+:,=% .]{0,12}", cut in 0usize..9) {
+        let bare = fs::read_to_string(source("tests/manifests/stock.yaml")).unwrap();
+        let done = injected(&super::text("x", &bare), How::Init).unwrap().text;
+        let start = done.find("\"lameduck/injected\": \"").unwrap() + 22;
+        let length = done[start..].find('"').unwrap();
+        let at = start + at.index(length);
+        let end = (at + cut).min(start + length);
+        let changed = format!("{}{with}{}", &done[..at], &done[end..]);
+        if let Err(line) = inject::uninject(&super::text("x", &changed)) {
+            prop_assert!(line.starts_with("cannot ") && !line.contains('\n'), "{}", line);
+        }
+    }
+
     /// A manifest with a few characters changed: it is read or refused, and what is read is undone.
     #[test]
     fn nearly_manifests(bytes in bytes(), at in any::<prop::sample::Index>(), with in "[ \\-:#\\[\\]{},&*|>'\"\\n]{0,3}") {
