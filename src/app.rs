@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::core::servers::{self, Server};
+use crate::core::servers::{self, KeptAlive, Server};
 use crate::core::shutdown::Ended;
 use crate::core::signals::{Signal, SignalSet, rewritten};
 use crate::plan::{Plan, StopOn};
@@ -149,6 +149,14 @@ impl<'a> App<'a> {
     pub fn forward(&self, signal: Signal) -> io::Result<()> {
         let Some(target) = self.addressee() else { return Ok(()) };
         self.send(target, signal)
+    }
+
+    /// What is known of kept-alive connections of the server that runs now, and whether the signal that it gets is its own.
+    pub fn kept_alive(&self) -> (KeptAlive, bool) {
+        match self.target().and_then(|target| target.server) {
+            Some(server) => (server.kept_alive, self.plan.stop_signal.is_none_or(|signal| signal == server.stop_signal())),
+            None => (KeptAlive::UNKNOWN, true),
+        }
     }
 
     /// The stop signals for what runs now.

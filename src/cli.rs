@@ -109,6 +109,11 @@ pub struct Shutdown {
     /// What to wait for: requests in flight, all connections to close, or nothing but the delay [default: requests]
     #[arg(long, value_name = "requests|connections|off")]
     pub drain: Option<String>,
+
+    /// Kept-alive connections that clients go on using once nothing new comes: close each between two requests, or wait until they are at
+    /// rest; auto is what loses least for the server that runs, its own stop or closing [default: auto]
+    #[arg(long, value_name = "auto|close|wait")]
+    pub keep_alive: Option<String>,
 }
 
 #[derive(Debug, Default, clap::Args)]

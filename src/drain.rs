@@ -37,12 +37,19 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
     for warning in &plan.warnings {
         warn!(event = "warning", message = warning);
     }
+    let app = App::new(plan, INIT);
+    let (server, own_stop) = app.kept_alive();
+    // Without --stop the kubelet sends TERM.
+    let own_stop = own_stop
+        && (plan.stop
+            || app.target().and_then(|target| target.server).is_some_and(|server| server.stop_signal() == Signal::TERM));
+    let traffic = Traffic::begin(clock.now(), Watch::of(plan, Family::Container, server, own_stop), OwnConnections::default());
     let mut hook = Hook {
         plan,
         clock,
         machine: Machine::new(plan.timing.clone(), Vec::new()),
-        app: App::new(plan, INIT),
-        traffic: Traffic::begin(clock.now(), Watch::of(plan, Family::Container), OwnConnections::default()),
+        app,
+        traffic,
         told: None,
         second: None,
         code: None,
@@ -92,12 +99,16 @@ impl Hook<'_> {
         }
         let sample = self.traffic.look(self.clock.now());
         self.traffic.say_warnings();
+        if let Some(way) = self.traffic.keep_alive() {
+            self.feed(Event::KeepAlive(way));
+        }
         self.feed(Event::Traffic(sample));
     }
 
     fn feed(&mut self, event: Event) {
         for action in self.machine.on(self.clock.now(), event) {
             match action {
+                Action::CloseKept => self.traffic.close_kept(self.clock.now()),
                 Action::Tell { second: false } => self.over(),
                 Action::Tell { second: true } => {
                     if let (Some(target), Some(signal)) = (self.told, self.second.take()) {
@@ -130,10 +141,10 @@ impl Hook<'_> {
 
     fn is_drained(&self) -> bool {
         match self.machine.because() {
-            Some(Because::Drained | Because::ListensOnNothing) => true,
+            Some(Because::Drained | Because::ListensOnNothing | Because::OwnStop) => true,
             // Nothing was to be waited for, or nothing could be seen.
             Some(Because::Timed) => self.traffic.last().is_some(),
-            Some(Because::GaveUp | Because::Hurried | Because::OutOfTime) | None => false,
+            Some(Because::Fewest | Because::GaveUp | Because::Hurried | Because::OutOfTime) | None => false,
         }
     }
 
@@ -181,6 +192,10 @@ impl Hook<'_> {
         let took = Show(now.since(began));
         let _ = match self.machine.because() {
             Some(Because::Drained) => write!(line, "drained after {took}"),
+            Some(Because::OwnStop) => {
+                write!(line, "drained after {took}, but for kept-alive connections, which the server's own stop serves")
+            }
+            Some(Because::Fewest) => write!(line, "not drained: kept-alive connections are in use after {took}, the fewest now"),
             Some(Because::GaveUp) => write!(line, "drained after {took}, but for connections that were given up"),
             Some(Because::ListensOnNothing) => write!(line, "nothing listens here"),
             Some(Because::Timed) => write!(line, "waited for {took}"),
@@ -204,6 +219,9 @@ impl Hook<'_> {
         }
         let _ =
             write!(line, ", {} busy, {} cooling, {} queued, {} idle", sample.busy, sample.cooling, sample.queued, sample.idle);
+        if self.traffic.closed() > 0 {
+            let _ = write!(line, ", {} kept alive and closed", self.traffic.closed());
+        }
         let ports = self.traffic.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if !ports.is_empty() {
             let _ = write!(line, " on port {ports} (found by {})", self.traffic.found_by().name());

@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use crate::cli::{self, Verb};
 use crate::core::cgroup::{Cgroup, Figure};
 use crate::core::servers::Server;
-use crate::core::shutdown::Timing;
+use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::SignalSet;
+use crate::core::traffic::keepalive::Way;
 use crate::plan::{self, Env, Facts, Refused, StopOn};
 
 /// A container as its manifest describes it.
@@ -37,6 +38,8 @@ pub struct Foreseen {
     pub ports: Vec<u16>,
     /// `/readyz` goes on passing while lame duck.
     pub pass_on_stop: bool,
+    /// Kept-alive connections in use would be closed one by one, where that is permitted.
+    pub closes: bool,
     /// None: auto.
     pub stop_on: Option<SignalSet>,
     pub workers: Option<u64>,
@@ -79,6 +82,7 @@ pub fn foresee(container: &Container) -> Result<Foreseen, String> {
         command: plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         server: plan.server,
         admin: plan.outside.admin.as_ref().and_then(|(_, addresses)| Some(addresses.first()?.port())),
+        closes: plan.timing.drain != Drain::Off && plan.way(true) == Way::Close,
         pass_on_stop: plan.outside.pass_on_stop,
         stop_on: match plan.stop_on {
             StopOn::Auto => None,
@@ -112,8 +116,11 @@ mod tests {
         let seen = foresee(&container).unwrap();
         assert_eq!((seen.timing.grace, seen.timing.delay), (Duration::from_secs(30), Duration::from_secs(8)));
         assert_eq!((seen.workers, seen.command), (Some(2), vec!["gunicorn".to_owned(), "app:app".to_owned()]));
+        assert!(seen.closes);
         assert!(seen.text.contains("WEB_CONCURRENCY=2"), "{}", seen.text);
+        container.variables.push(("LAMEDUCK_KEEP_ALIVE".to_owned(), "wait".to_owned()));
         container.podinfo_cpu = None;
+        assert!(!foresee(&container).unwrap().closes);
         assert_eq!(foresee(&container).unwrap().workers, Some(4), "the limit");
         container.words[1] = "29s".to_owned();
         assert!(foresee(&container).unwrap_err().contains("delay 29s (--delay) + margin 2s > grace period 30s"));

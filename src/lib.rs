@@ -336,6 +336,12 @@ fn child_environment(plan: &Plan, inherited: &Inherited, setup: &Setup) -> Vec<C
     kept.cloned().chain(added().filter_map(|(name, value)| sys::child::variable(name, value))).collect()
 }
 
+/// Why connections of the app cannot be closed here, and the way out.
+fn cannot_close() -> Option<String> {
+    let error = sys::connection::is_permitted().err()?;
+    Some(format!("{error}; {}", traffic::way_out(&error)))
+}
+
 /// What the plan needs to know of the machine.
 fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
     // Who starts nothing needs no size; `plan` shows it.
@@ -353,6 +359,7 @@ fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
         terminal: sys::is_terminal(),
         termination_log: fs::exists(termination::USUAL_PLACE).unwrap_or(false),
         cannot_signal_others: sys::child::cannot_signal_others(),
+        cannot_close: if verb == Verb::Plan { cannot_close() } else { None },
         podinfo_cpu: if sized { podinfo("cpu_request", "CPU request")? } else { None },
         podinfo_memory: if sized { podinfo("memory_limit", "memory limit")? } else { None },
         cgroup: if sized { sys::cgroup::read() } else { Cgroup::default() },

@@ -17,6 +17,11 @@ impl OomKills {
         OomKills { before: cgroup::oom_kills(), said: 0 }
     }
 
+    /// How many were said.
+    pub fn said(&self) -> u64 {
+        self.said
+    }
+
     /// How many since the app started; what is new is said in the log. None: nobody counts.
     pub fn look(&mut self) -> Option<u64> {
         let count = cgroup::oom_kills()?.saturating_sub(self.before?);

@@ -17,6 +17,7 @@ use crate::endpoints::{Endpoints, Message, Now, Probe};
 use crate::log;
 use crate::oom_kills::OomKills;
 use crate::plan::Plan;
+use crate::sys::child;
 use crate::sys::signals::{Batch, Signals};
 use crate::termination::TerminationMessage;
 use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
@@ -218,6 +219,7 @@ impl Loop<'_> {
             ago: now.since(at),
             because: self.machine.because().map(Because::text),
             tally: self.traffic.as_ref().filter(|_| self.watched).and_then(Traffic::tally),
+            closed: self.traffic.as_ref().map_or(0, Traffic::closed),
             last_accept: self.last_accept(),
         });
         Snapshot {
@@ -317,6 +319,12 @@ impl Loop<'_> {
 
     fn perform(&mut self, now: Uptime, action: Action) -> Option<Event> {
         match action {
+            Action::CloseKept => {
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.close_kept(now);
+                }
+                None
+            }
             Action::Exit(code) => {
                 self.tell_the_story(now, code);
                 self.code = Some(code);
@@ -336,7 +344,7 @@ impl Loop<'_> {
             Action::Tell { second } => self.tell(second),
             Action::TermSurvivors => {
                 let _ = self.app.send_survivors(Signal::TERM);
-                None
+                (std::process::id() == 1 && child::all_refuse_signals()).then_some(Event::Refused)
             }
             Action::WatchFlush => self.watch_flush(now),
             Action::WatchTraffic => Some(self.watch_traffic()),
@@ -369,6 +377,7 @@ impl Loop<'_> {
         );
         if let Err(error) = result {
             self.cannot_signal(signal, &error);
+            // What we leave behind ends with us.
             if error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1 {
                 return Some(Event::Refused);
             }
@@ -391,7 +400,8 @@ impl Loop<'_> {
             endpoints.stopped();
         }
         let own = std::mem::take(&mut self.outside.own);
-        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants), own);
+        let (server, own_stop) = self.app.kept_alive();
+        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants, server, own_stop), own);
         let sample = traffic.look(self.clock.now());
         traffic.announce(sample.as_ref());
         self.look_at = Some(self.clock.now() + traffic.interval());
@@ -405,14 +415,20 @@ impl Loop<'_> {
         let now = self.clock.now();
         self.look_at = None;
         match self.machine.phase() {
-            Phase::LameDuck | Phase::Draining | Phase::Stopping => {
+            // What refuses our signals is left when nothing is in flight; else nobody asks.
+            Phase::Sweeping if !self.machine.refused() => {}
+            Phase::LameDuck | Phase::Draining | Phase::Stopping | Phase::Sweeping => {
                 if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
                     self.feed(Event::Told { signal: Signal::TERM, more: false });
                 }
                 let Some(traffic) = &mut self.traffic else { return };
                 let sample = traffic.look(now);
                 self.look_at = Some(self.clock.now() + traffic.interval());
+                let way = traffic.keep_alive();
                 self.say_warnings();
+                if let Some(way) = way {
+                    self.feed(Event::KeepAlive(way));
+                }
                 self.feed(Event::Traffic(sample));
             }
             Phase::Flushing => {
@@ -425,7 +441,7 @@ impl Loop<'_> {
                 let _ = self.app.send_survivors(Signal::KILL);
                 self.look_at = Some(now + TICK);
             }
-            Phase::Serving | Phase::Sweeping | Phase::Done => {}
+            Phase::Serving | Phase::Done => {}
         }
     }
 
@@ -505,7 +521,12 @@ impl Loop<'_> {
         let mut story = Story::new(&self.machine, self.began, tally, code, now);
         story.cut_on = cut_on.iter().map(|port| snapshot::name(*port)).collect();
         story.last_accept = self.last_accept();
-        story.oom_kills = self.oom_kills.look().unwrap_or_default();
+        story.closed = self.traffic.as_ref().map_or(0, Traffic::closed);
+        // An app that ended by itself was reaped, and looked at if it was killed.
+        if self.machine.stopped_at().is_some() {
+            self.oom_kills.look();
+        }
+        story.oom_kills = self.oom_kills.said();
         let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
         info!(
             event = "exit",
@@ -524,6 +545,7 @@ impl Loop<'_> {
             finished = tally.map(|tally| tally.finished),
             cut = tally.map(|tally| tally.cut),
             cut_on = story.cut_on.join(","),
+            closed = tally.map(|_| story.closed),
             last_accept = story.last_accept.map_or(String::new(), |after| Show(after).to_string()),
         );
         self.outside.termination.write(&story.to_string());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lameduck::core::servers::KNOWN;
+use lameduck::core::servers::{KNOWN, KeptAlive, OwnStop};
 use lameduck::core::shutdown::Phase;
 
 fn help() -> String {
@@ -34,16 +34,21 @@ fn option(word: &str) -> bool {
 const TEXTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
+    "docs/keepalive.md",
     "docs/shutdown.md",
     "docs/traffic.md",
     "docs/servers.md",
     "docs/design.md",
     "docs/admin.md",
+    "docs/install.md",
     "docs/prepare.md",
     "docs/prestop.md",
     "Dockerfile.example",
     "examples/compose.yaml",
     "examples/kubernetes/deployment.yaml",
+    "examples/kubernetes/disruption.yaml",
+    "examples/no-rebuild/deployment.yaml",
+    "examples/podmonitor.yaml",
     "examples/prestop/deployment.yaml",
 ];
 const OTHERS: &[&str] = &[
@@ -61,6 +66,9 @@ const OTHERS: &[&str] = &[
     "--rm",
     "--url",
     "--image",
+    "--delete-emptydir-data",
+    "--ignore-daemonsets",
+    "--format",
 ];
 
 #[test]
@@ -100,10 +108,24 @@ fn every_known_server_is_documented() {
         let stop: Vec<String> = server.stop.iter().map(ToString::to_string).collect();
         let row = format!("| {} | {} | {} |", server.name, server.programs.join(", "), stop.join(", then "));
         assert!(text.contains(&row), "docs/servers.md lacks {row}");
+        let line = text.lines().find(|line| line.starts_with(&row)).unwrap_or_default();
+        assert!(line.contains(&format!("| {} |", kept_alive(server.kept_alive))), "docs/servers.md: {line}");
         assert!(text.contains(server.why) && text.contains(server.source), "docs/servers.md on {}", server.name);
     }
     assert_eq!(text.lines().filter(|line| line.contains("| <http")).count(), KNOWN.len());
     assert!(read("README.md").contains(&format!("[{} servers]", KNOWN.len())));
+}
+
+/// As docs/servers.md says it.
+fn kept_alive(KeptAlive { own_stop, finishes, is_session }: KeptAlive) -> &'static str {
+    match (is_session, own_stop, finishes) {
+        (true, ..) => "sessions: waited for",
+        (_, OwnStop::Lossless, _) => "own stop",
+        (_, OwnStop::Good, true) => "closed at any moment; its own stop is the next best",
+        (_, OwnStop::Good, false) => "closed; its own stop is the next best",
+        (_, OwnStop::Poor, true) => "closed at any moment",
+        (_, OwnStop::Poor, false) => "closed",
+    }
 }
 
 #[test]

@@ -9,16 +9,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const DEPLOYMENT: &str = "examples/kubernetes/deployment.yaml";
+const NO_REBUILD: &str = "examples/no-rebuild/deployment.yaml";
 const PRESTOP: &str = "examples/prestop/deployment.yaml";
+/// Those in which lameduck is PID 1.
+const AS_PID1: [&str; 2] = [DEPLOYMENT, NO_REBUILD];
+const CONTAINERS: [(&str, &str); 5] = [
+    (DEPLOYMENT, "containers.0"),
+    (NO_REBUILD, "containers.0"),
+    (NO_REBUILD, "initContainers.0"),
+    (PRESTOP, "containers.0"),
+    (PRESTOP, "initContainers.0"),
+];
 const SELECTOR: &str = "app.kubernetes.io/name";
 
 #[test]
 fn kubernetes_stop_time_and_grace_period_agree() {
-    let deployment = yaml(DEPLOYMENT);
-    let container = "spec.template.spec.containers.0";
-    let said = variables(&deployment, &format!("{container}.env"));
-    let said = said.iter().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD").expect("LAMEDUCK_GRACE_PERIOD");
-    assert_eq!(seconds(&said.1), seconds(value(&deployment, "spec.template.spec.terminationGracePeriodSeconds")));
+    for name in AS_PID1 {
+        let deployment = yaml(name);
+        let said = variables(&deployment, "spec.template.spec.containers.0.env");
+        let said = said.iter().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD").expect("LAMEDUCK_GRACE_PERIOD");
+        assert_eq!(seconds(&said.1), seconds(value(&deployment, "spec.template.spec.terminationGracePeriodSeconds")), "{name}");
+    }
 }
 
 #[test]
@@ -39,32 +50,40 @@ fn the_cpu_request_arrives_in_millicores() {
     assert_eq!(value(&deployment, &format!("{reference}.divisor")), "1m");
 }
 
-/// The files of the volume are those that lameduck reads, and say the same as the variable.
+/// One source is enough: the volume is documented, and in no example.
+#[test]
+fn the_cpu_request_has_one_source() {
+    for name in AS_PID1 {
+        assert!(!yaml(name).iter().any(|(path, _)| path.contains(".downwardAPI.")), "{name} has a downwardAPI volume too");
+    }
+}
+
+/// The files of the volume in docs/prepare.md are those that lameduck reads, and say what the container has.
 #[test]
 fn the_podinfo_volume_is_read() {
-    let deployment = yaml(DEPLOYMENT);
-    let (pod, container) = ("spec.template.spec", "spec.template.spec.containers.0");
-    let volume = number(&deployment, &format!("{pod}.volumes"), "podinfo");
-    let mount = number(&deployment, &format!("{container}.volumeMounts"), "podinfo");
+    let (documented, deployment) = (shown("docs/prepare.md"), yaml(DEPLOYMENT));
+    let container = "spec.template.spec.containers.0";
+    let volume = number(&documented, "volumes", "podinfo");
+    let mount = number(&documented, "containers.0.volumeMounts", "podinfo");
     // Where it is looked for unless LAMEDUCK_PODINFO says otherwise.
-    assert_eq!(value(&deployment, &format!("{mount}.mountPath")), "/etc/podinfo");
+    assert_eq!(value(&documented, &format!("{mount}.mountPath")), "/etc/podinfo");
     let directory = std::env::temp_dir().join(format!("lameduck-test-{}-podinfo", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     for item in 0..2 {
         let item = format!("{volume}.downwardAPI.items.{item}");
         let reference = format!("{item}.resourceFieldRef");
-        assert_eq!(value(&deployment, &format!("{reference}.containerName")), value(&deployment, &format!("{container}.name")));
+        assert_eq!(value(&documented, &format!("{reference}.containerName")), value(&documented, "containers.0.name"));
         // As the kubelet writes it.
-        let resource = value(&deployment, &format!("{reference}.resource"));
+        let resource = value(&documented, &format!("{reference}.resource"));
         let quantity = value(&deployment, &format!("{container}.resources.{resource}"));
         let text = match resource {
             "requests.cpu" => {
-                assert_eq!(value(&deployment, &format!("{reference}.divisor")), "1m");
+                assert_eq!(value(&documented, &format!("{reference}.divisor")), "1m");
                 quantity.trim_end_matches('m').to_owned()
             }
             _ => (quantity.trim_end_matches("Mi").parse::<u64>().expect("MiB") << 20).to_string(),
         };
-        fs::write(directory.join(value(&deployment, &format!("{item}.path"))), text).unwrap();
+        fs::write(directory.join(value(&documented, &format!("{item}.path"))), text).unwrap();
     }
     let settings = [("LAMEDUCK_PODINFO".to_owned(), directory.to_str().unwrap().to_owned())];
     let arguments = ["plan", "--worker-memory", "100Mi", "apache2-foreground"].map(str::to_owned);
@@ -80,31 +99,80 @@ fn the_podinfo_volume_is_read() {
 /// As the kubelet asks, with the settings of the example, an app on its port: each probe is answered by lameduck as it should be.
 #[test]
 fn the_probes_are_answered() {
-    let deployment = yaml(DEPLOYMENT);
+    for name in AS_PID1 {
+        let Probed { mut settings, app, admin, probes } = probed(name);
+        settings.push(("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned()));
+        support::in_own_network(move || {
+            let mut init = start(&settings, &app);
+            init.app_line("listens");
+            let ask = |path: &str| get(&format!("127.0.0.1:{admin}"), path);
+            assert_eq!(probes.each_ref().map(|path| ask(path)), [200, 200, 200]);
+            init.signal(15);
+            init.line("lame-duck");
+            // The deletion takes the pod out of the endpoints, not the probe.
+            assert_eq!(probes.each_ref().map(|path| ask(path)), [200, 200, 200]);
+        });
+    }
+}
+
+/// An app that is stopped in its tracks still accepts, by its kernel: the liveness probes of the examples notice, a tcpSocket probe and
+/// /livez do not.
+#[test]
+fn a_hang_is_noticed() {
+    for name in AS_PID1 {
+        let Probed { settings, app, admin, probes: [startup, _, liveness] } = probed(name);
+        assert_eq!(startup, liveness, "{name}: liveness is asked only after the same question was answered once");
+        support::in_own_network(move || {
+            let mut init = start(&settings, &app);
+            init.app_line("listens");
+            let ask = |path: &str| get(&format!("127.0.0.1:{admin}"), path);
+            assert_eq!(ask(&liveness), 200);
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.pid)).expect("its children");
+            support::signal_to(children.trim().parse().expect("one child"), 19);
+            // A verdict of a moment ago is told once more.
+            support::eventually("the probe fails", || (ask(&liveness) == 503).then_some(()));
+            drop(TcpStream::connect(format!("127.0.0.1:{app}")).expect("a tcpSocket probe passes"));
+            assert_eq!(ask("/livez"), 200);
+        });
+    }
+    // Beside a hook nobody answers for the app: it is asked itself.
+    let hooked = yaml(PRESTOP);
+    assert_eq!(value(&hooked, "spec.template.spec.containers.0.livenessProbe.httpGet.port"), "http");
+}
+
+/// What the kubelet asks of an example.
+struct Probed {
+    settings: Vec<(String, String)>,
+    /// Ports of the app and of --admin.
+    app: String,
+    admin: String,
+    /// Paths of startup, readiness and liveness.
+    probes: [String; 3],
+}
+
+fn probed(name: &str) -> Probed {
+    let deployment = yaml(name);
     let container = "spec.template.spec.containers.0";
     let port = |name: &str| {
         let ports = number(&deployment, &format!("{container}.ports"), name);
         value(&deployment, &format!("{ports}.containerPort")).to_owned()
     };
-    let (app, admin) = (port("http"), port("admin"));
     let probes = ["startupProbe", "readinessProbe", "livenessProbe"].map(|probe| {
-        assert_eq!(value(&deployment, &format!("{container}.{probe}.httpGet.port")), "admin");
+        assert_eq!(value(&deployment, &format!("{container}.{probe}.httpGet.port")), "admin", "{name}");
+        // Longer than the question may take.
+        let timeout = value(&deployment, &format!("{container}.{probe}.timeoutSeconds"));
+        assert!(seconds(timeout) > 3, "{name}: {probe}: {timeout}");
         value(&deployment, &format!("{container}.{probe}.httpGet.path")).to_owned()
     });
-    // Longer than the question may take.
-    let timeout = value(&deployment, &format!("{container}.readinessProbe.timeoutSeconds"));
-    assert!(seconds(timeout) > 3, "{timeout}");
-    let settings: Vec<(String, String)> =
-        variables(&deployment, &format!("{container}.env")).into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    support::in_own_network(move || {
-        let mut init = start(&settings, &app);
-        init.app_line("listens");
-        let ask = |path: &str| get(&format!("127.0.0.1:{admin}"), path);
-        assert_eq!(probes.each_ref().map(|path| ask(path)), [200, 200, 200]);
-        init.signal(15);
-        init.line("lame-duck");
-        assert_eq!(probes.each_ref().map(|path| ask(path)), [503, 503, 200]);
-    });
+    // A restart comes later than the pod's leaving its endpoints, which is after three failures unless it is said.
+    let patience = |probe: &str, failures: &str| {
+        seconds(value(&deployment, &format!("{container}.{probe}.periodSeconds"))) * failures.parse::<u32>().expect("a number")
+    };
+    let failures = value(&deployment, &format!("{container}.livenessProbe.failureThreshold"));
+    assert!(patience("livenessProbe", failures) > patience("readinessProbe", "3"), "{name}");
+    let settings = variables(&deployment, &format!("{container}.env"));
+    let settings = settings.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    Probed { settings, app: port("http"), admin: port("admin"), probes }
 }
 
 /// The compose file's healthcheck, run as Docker would: beside PID 1, with the container's environment.
@@ -150,18 +218,25 @@ fn get(address: &str, path: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
 }
 
+/// Where no termination message was written, the kubelet shows the end of the log.
+#[test]
+fn a_start_that_fails_says_why() {
+    for (name, container) in CONTAINERS {
+        let policy = format!("spec.template.spec.{container}.terminationMessagePolicy");
+        assert_eq!(value(&yaml(name), &policy), "FallbackToLogsOnError", "{name}: {policy}");
+    }
+}
+
 #[test]
 fn the_deployments_are_unprivileged() {
-    for (name, containers) in [(DEPLOYMENT, &["containers.0"][..]), (PRESTOP, &["containers.0", "initContainers.0"])] {
+    for (name, container) in CONTAINERS {
         let deployment = yaml(name);
         assert_eq!(value(&deployment, "spec.template.spec.securityContext.runAsNonRoot"), "True");
-        for container in containers {
-            for (path, expected) in
-                [("readOnlyRootFilesystem", "True"), ("allowPrivilegeEscalation", "False"), ("capabilities.drop.0", "ALL")]
-            {
-                let path = format!("spec.template.spec.{container}.securityContext.{path}");
-                assert_eq!(value(&deployment, &path), expected, "{name}: {path}");
-            }
+        for (path, expected) in
+            [("readOnlyRootFilesystem", "True"), ("allowPrivilegeEscalation", "False"), ("capabilities.drop.0", "ALL")]
+        {
+            let path = format!("spec.template.spec.{container}.securityContext.{path}");
+            assert_eq!(value(&deployment, &path), expected, "{name}: {path}");
         }
     }
 }
@@ -186,60 +261,148 @@ fn the_hook_s_grace_period_is_the_pod_s() {
     assert!(said.lines().any(|line| line.trim_start().starts_with("grace-period ") && line.contains(" 1m ")), "{said}");
 }
 
-/// From the image that the Dockerfile builds, by the init container and the volume, to where the hook runs it.
+/// From the image that the Dockerfile builds, by the init container and the volume, to where it is run.
 #[test]
-fn the_hook_s_binary_gets_there() {
-    let deployment = yaml(PRESTOP);
+fn the_binary_gets_there() {
     let dockerfile = fs::read_to_string(source("examples/prestop/Dockerfile")).expect("a Dockerfile");
     let instructions: Vec<&str> = dockerfile.lines().filter(|line| !line.starts_with('#')).collect();
-    let [from, copy] = instructions[..] else { panic!("two lines: {instructions:?}") };
-    assert!(from.starts_with("FROM docker.io/library/busybox:"), "it has a cp");
-    let image = value(&deployment, "spec.template.spec.initContainers.0.image");
-    assert!(dockerfile.contains(&format!("docker build -t {image} examples/prestop")));
-    let cp = below(&deployment, "spec.template.spec.initContainers.0.command");
-    let [cp, from, to] = &cp[..] else { panic!("cp, from, to: {cp:?}") };
-    assert_eq!((cp.as_str(), copy), ("cp", format!("COPY lameduck {from}").as_str()));
-    let mounted = |container: &str| {
-        let mount = format!("spec.template.spec.{container}.volumeMounts.0");
-        assert_eq!(value(&deployment, &format!("{mount}.name")), value(&deployment, "spec.template.spec.volumes.0.name"));
-        value(&deployment, &format!("{mount}.mountPath")).to_owned()
-    };
-    assert_eq!(Path::new(to).parent(), Some(Path::new(&mounted("initContainers.0"))));
-    let inside = Path::new(to).file_name().expect("a name");
-    assert_eq!(Path::new(&hook(&deployment)[0]), Path::new(&mounted("containers.0")).join(inside));
-}
-
-/// The service and the budget of examples/kubernetes are for both.
-#[test]
-fn the_hook_s_deployment_takes_the_other_s_place() {
-    let (ours, theirs) = (yaml(PRESTOP), yaml(DEPLOYMENT));
-    for path in [
-        "metadata.name".to_owned(),
-        format!("spec.selector.matchLabels.{SELECTOR}"),
-        format!("spec.template.metadata.labels.{SELECTOR}"),
-        "spec.template.spec.containers.0.name".to_owned(),
-        "spec.template.spec.containers.0.ports.0.name".to_owned(),
-    ] {
-        assert_eq!(value(&ours, &path), value(&theirs, &path), "{path}");
+    let [base, copy] = instructions[..] else { panic!("two lines: {instructions:?}") };
+    assert!(base.starts_with("FROM docker.io/library/busybox:"), "it has a cp");
+    for name in [NO_REBUILD, PRESTOP] {
+        let deployment = yaml(name);
+        let image = value(&deployment, "spec.template.spec.initContainers.0.image");
+        assert!(dockerfile.contains(&format!("docker build -t {image} examples/prestop")));
+        let cp = below(&deployment, "spec.template.spec.initContainers.0.command");
+        let [cp, from, to] = &cp[..] else { panic!("cp, from, to: {cp:?}") };
+        assert_eq!((cp.as_str(), copy), ("cp", format!("COPY lameduck {from}").as_str()));
+        let mounted = |container: &str| {
+            let mount = format!("spec.template.spec.{container}.volumeMounts.0");
+            assert_eq!(value(&deployment, &format!("{mount}.name")), value(&deployment, "spec.template.spec.volumes.0.name"));
+            value(&deployment, &format!("{mount}.mountPath")).to_owned()
+        };
+        assert_eq!(Path::new(to).parent(), Some(Path::new(&mounted("initContainers.0"))));
+        let inside = Path::new(to).file_name().expect("a name");
+        let run = if name == PRESTOP { hook(&deployment) } else { command(&deployment) };
+        assert_eq!(Path::new(&run[0]), Path::new(&mounted("containers.0")).join(inside), "{name}");
     }
 }
 
-/// What docs/prestop.md shows is the manifest's.
+/// The service, the budget and the monitor are for all.
 #[test]
-fn the_documents_show_the_manifest() {
-    let text = fs::read_to_string(source("docs/prestop.md")).expect("docs/prestop.md");
-    let deployment = yaml(PRESTOP);
+fn the_deployments_take_each_other_s_place() {
+    let theirs = yaml(DEPLOYMENT);
+    for ours in [NO_REBUILD, PRESTOP] {
+        for path in [
+            "metadata.name".to_owned(),
+            format!("spec.selector.matchLabels.{SELECTOR}"),
+            format!("spec.template.metadata.labels.{SELECTOR}"),
+            "spec.template.spec.containers.0.name".to_owned(),
+            "spec.template.spec.containers.0.ports.0.name".to_owned(),
+        ] {
+            assert_eq!(value(&yaml(ours), &path), value(&theirs, &path), "{ours}: {path}");
+        }
+    }
+}
+
+/// The monitor finds the pods where lameduck answers, by a port that they name.
+#[test]
+fn the_monitor_finds_the_pods() {
+    let monitor = yaml("examples/podmonitor.yaml");
+    assert_eq!(value(&monitor, "apiVersion"), "monitoring.coreos.com/v1");
+    let endpoint = |key: &str| value(&monitor, &format!("spec.podMetricsEndpoints.0.{key}")).to_owned();
+    assert_eq!(endpoint("path"), "/metrics");
+    // A stop takes at least the default delay.
+    assert!(seconds(&endpoint("interval")) <= 5);
+    assert!(seconds(&endpoint("scrapeTimeout")) <= seconds(&endpoint("interval")), "Prometheus refuses it");
+    for name in AS_PID1 {
+        let deployment = yaml(name);
+        let label = value(&deployment, &format!("spec.template.metadata.labels.{SELECTOR}"));
+        assert_eq!(value(&monitor, &format!("spec.selector.matchLabels.{SELECTOR}")), label, "{name}");
+        number(&deployment, "spec.template.spec.containers.0.ports", &endpoint("port"));
+    }
+}
+
+/// What a scrape saw of a stop still raises its alert when the process, and its series, are gone.
+#[test]
+fn the_alerts_outlive_the_process() {
+    const SERIES: [(&str, &str); 4] = [
+        ("lameduck_shutdown_last_accept_seconds", "0x17 1 4.5 4.5 stale"),
+        ("lameduck_phase{phase='killing'}", "0x17 0 0 1 stale"),
+        ("lameduck_traffic_source{source='proc_net'}", "0x17 1 1 1 stale"),
+        ("lameduck_phase{phase='serving'}", "1x17 0 0 0 stale"),
+    ];
+    let rules = yaml("examples/prometheus.rules.yaml");
+    let tests = ["LameduckDelayTooShort", "LameduckKills", "LameduckBlind"].map(|alert| {
+        let row = rules.iter().find(|(path, value)| path.ends_with(".alert") && value == alert).expect(alert);
+        let expression = value(&rules, &row.0.replace(".alert", ".expr"));
+        // Scraped each 5 s, it ended at 105 s.
+        format!(
+            "      - {{ expr: {:?}, eval_time: 2m, exp_samples: [ {{ labels: '{{}}', value: 1 }} ] }}\n",
+            format!("count({expression})")
+        )
+    });
+    let series = SERIES.map(|(series, values)| format!("      - {{ series: {series:?}, values: {values:?} }}\n")).concat();
+    let directory = std::env::temp_dir().join(format!("lameduck-test-{}-alerts", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let text = format!("tests:\n  - interval: 5s\n    input_series:\n{series}    promql_expr_test:\n{}", tests.concat());
+    fs::write(directory.join("alerts.yaml"), &text).unwrap();
+    let output = Command::new("promtool").args(["test", "rules"]).arg(directory.join("alerts.yaml")).output();
+    let output = output.expect("promtool, from prometheus (tests/run installs it)");
+    let _ = fs::remove_dir_all(&directory);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}\n{text}");
+}
+
+/// `command:` drops the image's CMD: the manifest says it again, and lameduck finds the server behind the image's entrypoint.
+#[test]
+fn nothing_of_the_image_s_command_is_lost() {
+    let deployment = yaml(NO_REBUILD);
+    let words = command(&deployment);
+    let (image, entrypoint) = (value(&deployment, "spec.template.spec.containers.0.image"), &words[1..]);
+    assert!(image.starts_with("docker.io/nginxinc/nginx-unprivileged:"), "look up the ENTRYPOINT and CMD of {image}");
+    assert_eq!(entrypoint, ["--", "/docker-entrypoint.sh"]);
+    let cmd = below(&deployment, "spec.template.spec.containers.0.args");
+    assert_eq!(cmd, ["nginx", "-g", "daemon off;"]);
+    let settings = variables(&deployment, "spec.template.spec.containers.0.env");
+    let output = lameduck(&settings, &[&["plan".to_owned()], entrypoint, &cmd[..]].concat());
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && !said.contains("warnings"), "{said}");
+    let row = |key: &str| said.lines().find(|line| line.trim_start().starts_with(key)).expect(key);
+    assert!(row("server ").contains(" nginx ") && row("stop-signal ").contains(" QUIT "), "{said}");
+    assert_eq!(row("grace-period ").split_whitespace().nth(1), Some("1m"), "{said}");
+    // Without ENTRYPOINT and CMD there is nothing to run, which is said.
+    let output = lameduck(&settings, &["--".to_owned()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(64) && said.contains("CMD") && said.contains("`args:`"), "{said}");
+}
+
+/// What the documents show is the manifests'.
+#[test]
+fn the_documents_show_the_manifests() {
     let quoted = |words: Vec<String>| format!("[\"{}\"]", words.join("\", \""));
-    for part in [
-        quoted(hook(&deployment)),
-        quoted(below(&deployment, "spec.template.spec.initContainers.0.command")),
-        value(&deployment, "spec.template.spec.containers.0.image").to_owned(),
-        value(&deployment, "spec.template.spec.initContainers.0.image").to_owned(),
-    ] {
-        assert!(text.contains(&part), "docs/prestop.md lacks {part}");
-    }
+    let (no_rebuild, prestop) = (yaml(NO_REBUILD), yaml(PRESTOP));
+    let args = below(&no_rebuild, "spec.template.spec.containers.0.args");
+    let images = |deployment: &[(String, String)]| {
+        ["containers", "initContainers"].map(|list| value(deployment, &format!("spec.template.spec.{list}.0.image")).to_owned())
+    };
+    let copies = |deployment: &[(String, String)]| quoted(below(deployment, "spec.template.spec.initContainers.0.command"));
+    let started = [quoted(command(&no_rebuild)), quoted(args)];
     let dockerfile = fs::read_to_string(source("examples/prestop/Dockerfile")).expect("a Dockerfile");
-    assert!(dockerfile.lines().filter(|line| !line.starts_with('#')).all(|line| text.contains(line)));
+    let built = dockerfile.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    for (document, parts) in [
+        ("README.md", started.to_vec()),
+        ("docs/install.md", [&started[..], &[copies(&no_rebuild)], &images(&no_rebuild), &[built]].concat()),
+        ("docs/prestop.md", [&[quoted(hook(&prestop)), copies(&prestop)][..], &images(&prestop)].concat()),
+    ] {
+        let text = fs::read_to_string(source(document)).expect(document);
+        for part in parts {
+            assert!(text.contains(&part), "{document} lacks {part}");
+        }
+    }
+}
+
+fn command(deployment: &[(String, String)]) -> Vec<String> {
+    below(deployment, "spec.template.spec.containers.0.command")
 }
 
 fn hook(deployment: &[(String, String)]) -> Vec<String> {
@@ -285,16 +448,22 @@ fn lameduck_takes_every_setting_of_the_examples() {
         line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     };
     let command = [words("ENTRYPOINT "), words("CMD ")].concat();
-    let image = dockerfile.lines().find_map(|line| line.strip_prefix("ENV LAMEDUCK_")?.split_once('='));
-    let image = image.map(|(name, value)| (format!("LAMEDUCK_{name}"), value.to_owned())).expect("a setting in ENV");
-    assert_eq!(command[0], "/usr/local/bin/lameduck");
-    for (what, settings) in [("Dockerfile.example", vec![image]), ("compose", compose), ("kubernetes", kubernetes)] {
-        assert!(!settings.is_empty(), "{what} sets nothing");
+    let image = dockerfile.lines().find(|line| line.starts_with("ENV LAMEDUCK_")).expect("settings in ENV");
+    let image: Vec<(String, String)> = image
+        .split(' ')
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    // No setting that a deployment could not override.
+    assert_eq!(command[..2], ["/usr/local/bin/lameduck", "--"]);
+    for (what, own) in [("Dockerfile.example", vec![]), ("compose", compose), ("kubernetes", kubernetes)] {
+        // The container's variables win over the image's.
+        let settings: Vec<(String, String)> = image.iter().cloned().chain(own).collect();
         let output = lameduck(&settings, &[&["plan".to_owned()], &command[1..]].concat());
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "{what}: {settings:?}: {}\n{said}", output.status);
         assert!(!said.contains("warnings"), "{what}: {settings:?}:\n{said}");
-        let grace = settings.iter().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD").expect("a grace period");
+        let grace = settings.iter().rev().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD").expect("a grace period");
         let grace = if grace.1 == "60s" { "1m" } else { &grace.1 };
         let row = said.lines().find(|line| line.trim_start().starts_with("grace-period ")).expect("a row on the grace period");
         assert_eq!(row.split_whitespace().nth(1), Some(grace), "{what}:\n{said}");
@@ -309,8 +478,20 @@ fn lameduck(settings: &[(String, String)], arguments: &[String]) -> Output {
     command.output().expect("lameduck")
 }
 
-/// A document as rows of path and scalar, read by somebody else's parser.
+/// A document as rows of path and scalar.
 fn yaml(name: &str) -> Vec<(String, String)> {
+    parsed(name, &fs::read_to_string(source(name)).expect(name))
+}
+
+/// The first YAML that a page shows.
+fn shown(name: &str) -> Vec<(String, String)> {
+    let page = fs::read_to_string(source(name)).expect(name);
+    let (_, behind) = page.split_once("```yaml\n").unwrap_or_else(|| panic!("no YAML in {name}"));
+    parsed(name, behind.split("```").next().unwrap())
+}
+
+/// Read by somebody else's parser.
+fn parsed(name: &str, text: &str) -> Vec<(String, String)> {
     const FLATTEN: &str = "
 import sys, yaml
 def walk(path, node):
@@ -319,9 +500,9 @@ def walk(path, node):
             walk(path + [str(key)], value)
     else:
         print('.'.join(path) + '\\t' + str(node))
-walk([], yaml.safe_load(open(sys.argv[1])))
+walk([], yaml.safe_load(sys.argv[1]))
 ";
-    let output = Command::new("/usr/bin/python3").args(["-c", FLATTEN]).arg(source(name)).output();
+    let output = Command::new("/usr/bin/python3").args(["-c", FLATTEN, text]).output();
     let output = output.expect("no /usr/bin/python3: install Debian's python3-yaml (tests/run does)");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} does not parse, or Debian's python3-yaml is not there:\n{said}");

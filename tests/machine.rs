@@ -7,7 +7,8 @@ use lameduck::core::question::Question;
 use lameduck::core::shutdown::{Action, Drain, Event, Phase, Timing};
 use lameduck::core::signals::Signal;
 use lameduck::core::time::Uptime;
-use lameduck::core::traffic::Sample;
+use lameduck::core::traffic::keepalive::Way;
+use lameduck::core::traffic::{KeptAlive, Sample};
 use lameduck::core::{cpu, network, time};
 use lameduck::sys::{netlink, proc, sock_diag, unix_diag};
 use proptest::prelude::*;
@@ -40,8 +41,12 @@ fn timing() -> impl Strategy<Value = Timing> {
 /// A sample whose last arrival lies so many milliseconds back.
 fn sample() -> impl Strategy<Value = (Sample, Option<u64>)> {
     let few = 0usize..3;
-    (few.clone(), few.clone(), few.clone(), few, prop::option::of(0u64..6000), 0..4, 0..8).prop_map(
-        |(busy, cooling, idle, queued, arrival, listening, torn)| {
+    let kept = (0usize..3, 0usize..3, 0usize..3);
+    (few.clone(), few.clone(), few.clone(), few, kept, prop::option::of(0u64..6000), 0..4, 0..8).prop_map(
+        |(busy, cooling, idle, queued, kept, arrival, listening, torn)| {
+            let (kept_busy, kept_cooling) = (kept.1.min(busy), kept.2.min(cooling));
+            let kept =
+                KeptAlive { open: kept.0 + kept_busy + kept_cooling, busy: kept_busy, cooling: kept_cooling, closed_at: None };
             let listening = [Some(true), Some(true), None, Some(false)][listening as usize];
             let partial = torn == 0;
             (
@@ -50,6 +55,7 @@ fn sample() -> impl Strategy<Value = (Sample, Option<u64>)> {
                     cooling,
                     idle,
                     queued,
+                    kept,
                     watched: listening != Some(false),
                     listening,
                     partial,
@@ -66,6 +72,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Flushed),
         1 => Just(Happening::Gone),
         1 => Just(Happening::Interrupt),
+        1 => prop::sample::select(&[Way::Close, Way::Fewest, Way::OwnStop, Way::Wait]).prop_map(Happening::KeepAlive),
         1 => any::<bool>().prop_map(Happening::MainEnded),
         1 => Just(Happening::Refused),
         3 => Just(Happening::Stop),

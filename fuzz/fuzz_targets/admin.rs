@@ -38,6 +38,7 @@ fn snapshot() -> Snapshot {
         workers: None,
         cpu: None,
         app: None,
+        oom_kills: None,
         reaped: 0,
         signals: Vec::new(),
         dropped: 0,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use lameduck::core::shutdown::{Drain, Timing};
-use lameduck::core::traffic::Sample;
+use lameduck::core::traffic::keepalive::Way;
+use lameduck::core::traffic::{KeptAlive, Sample};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/machine/play.rs"]
@@ -39,8 +40,24 @@ fn sample(u: &mut Unstructured) -> Result<(Sample, Option<u64>)> {
     let mut count = || u.int_in_range(0..=3usize).map(|count| count.saturating_sub(1));
     let (busy, cooling, idle, queued) = (count()?, count()?, count()?, count()?);
     let listening = *u.choose(&[Some(true), Some(true), None, Some(false)])?;
-    let sample =
-        Sample { busy, cooling, idle, queued, listening, watched: u.arbitrary()?, partial: u.ratio(1, 8)?, ..Sample::default() };
+    let (kept_busy, kept_cooling) = (u.int_in_range(0..=busy)?, u.int_in_range(0..=cooling)?);
+    let kept = KeptAlive {
+        open: kept_busy + kept_cooling + u.int_in_range(0..=2usize)?,
+        busy: kept_busy,
+        cooling: kept_cooling,
+        closed_at: None,
+    };
+    let sample = Sample {
+        busy,
+        cooling,
+        idle,
+        queued,
+        kept,
+        listening,
+        watched: u.arbitrary()?,
+        partial: u.ratio(1, 8)?,
+        ..Sample::default()
+    };
     Ok((sample, if u.arbitrary()? { Some(u.int_in_range(0..=6000)?) } else { None }))
 }
 
@@ -54,6 +71,7 @@ fn happening(u: &mut Unstructured) -> Result<Happening> {
         6 => Happening::Told(u.arbitrary()?),
         7 => Happening::Traffic(None),
         8 => Happening::Refused,
+        9 => Happening::KeepAlive(*u.choose(&[Way::Close, Way::Fewest, Way::OwnStop, Way::Wait])?),
         _ => Happening::Traffic(Some(sample(u)?)),
     })
 }

@@ -24,6 +24,7 @@ struct Kernel {
     sent: u64,
     received: u64,
     bare_acks: u32,
+    segments: u32,
     /// When an input without an answer will be acknowledged.
     delayed_ack: Option<u32>,
     /// Sent, and acknowledged then.
@@ -51,6 +52,7 @@ impl Kernel {
     /// One segment; it acknowledges what was sent.
     fn ask(&mut self, bytes: u64, delay: u32) {
         self.received += bytes;
+        self.segments += 1;
         self.received_at = self.now;
         self.ack_at = self.now;
         self.unacked = None;
@@ -96,6 +98,7 @@ impl Kernel {
                 bytes_acked: acked,
                 bytes_received: self.received,
                 bare_acks: self.bare_acks,
+                segments_in: self.segments,
                 min_rtt: Some(self.rtt * 1000).filter(|micros| *micros > 0),
             }),
         }
@@ -116,6 +119,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
         sent: 0,
         received: 0,
         bare_acks: 0,
+        segments: 0,
         delayed_ack: None,
         unacked: None,
         unread: 0,
@@ -124,6 +128,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
     };
     let mut tracker = Tracker::new(Rules { idle_after, max_silence: None, ignored: Vec::new() });
     let mut story = Vec::new();
+    let (mut turns, mut taken) = (0, false);
     while !u.is_empty() {
         match u.int_in_range(0..=8)? {
             0 | 1 => kernel.pass(u.int_in_range(0..=50)?),
@@ -141,6 +146,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
             6 if kernel.asked => {
                 // Longer than an interim answer.
                 kernel.answer(u.int_in_range(30..=3000)?);
+                turns += 1;
                 story.push(format!("{} answered", kernel.now));
             }
             _ => {
@@ -151,6 +157,15 @@ fn play(u: &mut Unstructured) -> Result<()> {
                 for tie in tracker.ties() {
                     tracker.ping_pong(tie.cookie, Some(kernel.ping_pong));
                 }
+                for chosen in tracker.take_chosen() {
+                    assert!(
+                        !taken && turns >= 2 && !kernel.asked,
+                        "rtt {rtt}, tick {tick}: {chosen:?}: {story:#?}, {:?}",
+                        kernel.row()
+                    );
+                    taken = true;
+                }
+                tracker.begin_closing(at, false);
                 let verdict = tracker.verdict(1).expect("a verdict");
                 story.push(format!("{} {verdict:?}", kernel.now));
                 let held = matches!(verdict.class(), Class::Busy | Class::Cooling);

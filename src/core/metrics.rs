@@ -73,6 +73,12 @@ pub fn page(snapshot: &Snapshot) -> String {
         page.sample("lameduck_shutdown_connections_accepted_total", &labels, port.accepted);
     }
     page.only(
+        "lameduck_shutdown_connections_closed_total",
+        "counter",
+        "Kept-alive connections that were closed from outside, between two requests, since the stop signal.",
+        Some(snapshot.stop.as_ref().map_or(0, |stop| stop.closed)),
+    );
+    page.only(
         "lameduck_shutdown_last_accept_seconds",
         "gauge",
         "So long after the stop signal the last new connection came; 0 if none did. --delay should be longer.",
@@ -148,6 +154,7 @@ mod tests {
             "lameduck_app_cpu_seconds_total 1.25",
             "lameduck_app_open_files 42",
             "lameduck_app_server_children{server=\"gunicorn\"} 4",
+            "lameduck_shutdown_connections_closed_total 6",
             "lameduck_shutdown_last_accept_seconds 2.7",
             "lameduck_dropped_log_lines_total 0",
         ] {

@@ -13,8 +13,40 @@ pub struct Server {
     pub workers: Workers,
     /// Its parent process wakes its children by connections to itself.
     pub connects_to_itself: bool,
+    pub kept_alive: KeptAlive,
     pub why: &'static str,
     pub source: &'static str,
+}
+
+/// What a server does with kept-alive connections that clients go on using. Measured: docs/keepalive.md.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeptAlive {
+    pub own_stop: OwnStop,
+    /// It finishes a request in flight even after it has read end-of-file.
+    pub finishes: bool,
+    /// Each is a session with a state of its own, and must not be closed before the app ends.
+    pub is_session: bool,
+}
+
+/// How a server's own stop serves them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OwnStop {
+    /// It loses no request: better than closing them from outside.
+    Lossless,
+    /// It loses few.
+    Good,
+    /// It cuts them, or does not end, or nobody has measured it.
+    Poor,
+}
+
+impl KeptAlive {
+    /// Nothing was measured.
+    pub const UNKNOWN: KeptAlive = KeptAlive { own_stop: OwnStop::Poor, finishes: false, is_session: false };
+    const FINISHES: KeptAlive = KeptAlive { finishes: true, ..KeptAlive::UNKNOWN };
+    const GOOD: KeptAlive = KeptAlive { own_stop: OwnStop::Good, ..KeptAlive::UNKNOWN };
+    const GOOD_FINISHES: KeptAlive = KeptAlive { finishes: true, ..KeptAlive::GOOD };
+    const LOSSLESS: KeptAlive = KeptAlive { own_stop: OwnStop::Lossless, finishes: true, is_session: false };
+    const SESSION: KeptAlive = KeptAlive { is_session: true, ..KeptAlive::UNKNOWN };
 }
 
 /// Where a server takes its number of workers from.
@@ -41,64 +73,68 @@ const INT: &[Signal] = &[Signal::INT];
 
 #[rustfmt::skip]
 pub const KNOWN: &[Server] = &[
-    Server { name: "nginx", programs: &["nginx", "openresty"], stop: QUIT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "nginx", programs: &["nginx", "openresty"], stop: QUIT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::GOOD,
         why: "TERM cuts requests, QUIT finishes them", source: "https://nginx.org/en/docs/control.html" },
-    Server { name: "httpd", programs: &["httpd", "apache2", "httpd-foreground", "apache2-foreground"], stop: &[Signal::WINCH, Signal::TERM], workers: Workers::Elsewhere, connects_to_itself: true,
+    Server { name: "httpd", programs: &["httpd", "apache2", "httpd-foreground", "apache2-foreground"], stop: &[Signal::WINCH, Signal::TERM], workers: Workers::Elsewhere, connects_to_itself: true, kept_alive: KeptAlive::LOSSLESS,
         why: "TERM cuts requests; WINCH finishes them, but waits for idle keep-alive connections, so TERM follows", source: "https://httpd.apache.org/docs/2.4/stopping.html" },
-    Server { name: "php-fpm", programs: &["php-fpm"], stop: QUIT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "php-fpm", programs: &["php-fpm"], stop: QUIT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM cuts requests; QUIT finishes them if process_control_timeout is set", source: "https://www.php.net/manual/en/install.fpm.configuration.php" },
-    Server { name: "unicorn", programs: &["unicorn", "unicorn_rails"], stop: QUIT, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false,
+    Server { name: "unicorn", programs: &["unicorn", "unicorn_rails"], stop: QUIT, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM and INT kill at once, QUIT finishes requests", source: "https://yhbt.net/unicorn/SIGNALS.html" },
-    Server { name: "uwsgi", programs: &["uwsgi", "uwsgi-core"], stop: INT, workers: Workers::Variables(&["UWSGI_PROCESSES", "UWSGI_WORKERS"]), connects_to_itself: false,
+    Server { name: "uwsgi", programs: &["uwsgi", "uwsgi-core"], stop: INT, workers: Workers::Variables(&["UWSGI_PROCESSES", "UWSGI_WORKERS"]), connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM reloads instead of stopping; INT stops at once, when nothing is in flight any more", source: "https://uwsgi-docs.readthedocs.io/en/latest/Management.html" },
-    Server { name: "haproxy", programs: &["haproxy"], stop: &[Signal::USR1], workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "haproxy", programs: &["haproxy"], stop: &[Signal::USR1], workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::LOSSLESS,
         why: "TERM stops hard, USR1 lets connections finish", source: "https://docs.haproxy.org/2.8/management.html#4" },
-    Server { name: "lighttpd", programs: &["lighttpd"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "lighttpd", programs: &["lighttpd"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM cuts requests, INT finishes them", source: "https://redmine.lighttpd.net/projects/lighttpd/wiki/Docs" },
-    Server { name: "postgres", programs: &["postgres"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "postgres", programs: &["postgres"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::SESSION,
         why: "TERM waits for every client to leave, INT ends sessions and shuts down cleanly", source: "https://www.postgresql.org/docs/current/server-shutdown.html" },
-    Server { name: "pgbouncer", programs: &["pgbouncer"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "pgbouncer", programs: &["pgbouncer"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::SESSION,
         why: "TERM waits for every client to leave (1.23), INT until servers are released", source: "https://www.pgbouncer.org/usage.html" },
-    Server { name: "waitress", programs: &["waitress-serve"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "waitress", programs: &["waitress-serve"], stop: INT, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "has no handler for TERM; INT runs its clean-up", source: "https://docs.pylonsproject.org/projects/waitress/" },
-    Server { name: "gunicorn", programs: &["gunicorn"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false,
+    Server { name: "gunicorn", programs: &["gunicorn"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false, kept_alive: KeptAlive::FINISHES,
         why: "TERM finishes requests, QUIT and INT do not", source: "https://docs.gunicorn.org/en/stable/signals.html" },
-    Server { name: "puma", programs: &["puma"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false,
+    Server { name: "puma", programs: &["puma"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false, kept_alive: KeptAlive::GOOD_FINISHES,
         why: "TERM finishes requests", source: "https://puma.io/puma/file.signals.html" },
-    Server { name: "uvicorn", programs: &["uvicorn"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false,
+    Server { name: "uvicorn", programs: &["uvicorn"], stop: TERM, workers: Workers::Variables(&["WEB_CONCURRENCY"]), connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests", source: "https://www.uvicorn.org/server-behavior/" },
-    Server { name: "hypercorn", programs: &["hypercorn"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "hypercorn", programs: &["hypercorn"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests, for 3 s", source: "https://hypercorn.readthedocs.io/en/latest/how_to_guides/configuring.html" },
-    Server { name: "passenger", programs: &["passenger"], stop: TERM, workers: Workers::Variables(&["PASSENGER_MAX_POOL_SIZE"]), connects_to_itself: false,
+    Server { name: "passenger", programs: &["passenger"], stop: TERM, workers: Workers::Variables(&["PASSENGER_MAX_POOL_SIZE"]), connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests, a third one forces", source: "https://www.phusionpassenger.com/docs/references/config_reference/standalone/" },
-    Server { name: "node", programs: &["node", "nodejs"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "node", programs: &["node", "nodejs"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "dies at once unless the app handles TERM", source: "https://nodejs.org/api/process.html#signal-events" },
-    Server { name: "java", programs: &["java", "catalina.sh"], stop: TERM, workers: Workers::JavaOption, connects_to_itself: false,
+    Server { name: "java", programs: &["java", "catalina.sh"], stop: TERM, workers: Workers::JavaOption, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM runs the shutdown hooks; the exit code is 143", source: "https://docs.oracle.com/en/java/javase/21/docs/api/java.base/java/lang/Runtime.html" },
-    Server { name: "dotnet", programs: &["dotnet"], stop: TERM, workers: Workers::Variables(&["DOTNET_PROCESSOR_COUNT"]), connects_to_itself: false,
+    Server { name: "dotnet", programs: &["dotnet"], stop: TERM, workers: Workers::Variables(&["DOTNET_PROCESSOR_COUNT"]), connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM stops the host", source: "https://learn.microsoft.com/en-us/dotnet/core/extensions/generic-host" },
-    Server { name: "redis", programs: &["redis-server", "valkey-server"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "redis", programs: &["redis-server", "valkey-server"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::SESSION,
         why: "TERM saves, waits for replicas and exits", source: "https://redis.io/docs/latest/operate/oss_and_stack/reference/signals/" },
-    Server { name: "memcached", programs: &["memcached"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "memcached", programs: &["memcached"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::SESSION,
         why: "TERM stops at once", source: "https://docs.memcached.org/" },
-    Server { name: "mysql", programs: &["mysqld", "mariadbd"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "mysql", programs: &["mysqld", "mariadbd"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::SESSION,
         why: "TERM is the orderly shutdown", source: "https://dev.mysql.com/doc/refman/8.4/en/server-shutdown.html" },
-    Server { name: "varnish", programs: &["varnishd"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "varnish", programs: &["varnishd"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "has no graceful stop", source: "https://varnish-cache.org/docs/" },
-    Server { name: "squid", programs: &["squid"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "squid", programs: &["squid"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests for shutdown_lifetime", source: "https://www.squid-cache.org/Doc/config/shutdown_lifetime/" },
-    Server { name: "traefik", programs: &["traefik"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "traefik", programs: &["traefik"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests for graceTimeOut", source: "https://doc.traefik.io/traefik/routing/entrypoints/#lifecycle" },
-    Server { name: "caddy", programs: &["caddy"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "caddy", programs: &["caddy"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests, QUIT exits at once", source: "https://caddyserver.com/docs/command-line#signals" },
-    Server { name: "envoy", programs: &["envoy"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "envoy", programs: &["envoy"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM exits at once", source: "https://www.envoyproxy.io/docs/envoy/latest/operations/cli" },
-    Server { name: "celery", programs: &["celery"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "celery", programs: &["celery"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes tasks", source: "https://docs.celeryq.dev/en/stable/userguide/workers.html" },
-    Server { name: "sidekiq", programs: &["sidekiq"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "sidekiq", programs: &["sidekiq"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes jobs for 25 s, then requeues them", source: "https://github.com/sidekiq/sidekiq/wiki/Signals" },
-    Server { name: "thin", programs: &["thin"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false,
+    Server { name: "thin", programs: &["thin"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
         why: "TERM finishes requests, INT forces", source: "https://github.com/macournoyer/thin" },
+    Server { name: "http.server", programs: &["http.server"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::FINISHES,
+        why: "has no handler for TERM and dies at once", source: "https://docs.python.org/3/library/http.server.html" },
+    Server { name: "busybox httpd", programs: &["busybox-httpd"], stop: TERM, workers: Workers::Elsewhere, connects_to_itself: false, kept_alive: KeptAlive::UNKNOWN,
+        why: "has no handler for TERM and dies at once; Apache's WINCH it ignores", source: "https://git.busybox.net/busybox/tree/networking/httpd.c" },
 ];
 
 const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"];
@@ -192,6 +228,9 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         return recognise_words(rest, depth + 1);
     }
     let name = program(first);
+    if is_busybox_httpd(name, rest) {
+        return KNOWN.iter().find(|server| server.programs.contains(&"busybox-httpd"));
+    }
     if let Some(server) = KNOWN.iter().find(|server| server.programs.contains(&name)) {
         return Some(server);
     }
@@ -233,6 +272,20 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         return recognise_words(past_options(rest, &[], &[]), depth + 1);
     }
     None
+}
+
+/// busybox's own httpd, by its link or not. Apache's knows neither of these options.
+fn is_busybox_httpd(name: &str, arguments: &[&str]) -> bool {
+    // `-p 8080`, `-fvp 8080`, `-p8080`
+    let is_port = |word: &str| {
+        let flags = word.strip_prefix('-').map(|flags| flags.trim_start_matches(['f', 'v', 'i']));
+        flags.and_then(|flags| flags.strip_prefix('p')).is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match name {
+        "busybox" => arguments.first().is_some_and(|applet| program(applet) == "httpd"),
+        "httpd" => arguments.iter().any(|word| is_port(word)) || arguments.len() > 1 && arguments.contains(&"-h"),
+        _ => false,
+    }
 }
 
 fn past_options<'a, 'b>(mut words: &'a [&'b str], valued: &[&str], stop_at: &[&str]) -> &'a [&'b str] {
@@ -296,7 +349,14 @@ mod tests {
             (&["catalina.sh", "run"], "java"),
             (&["sh", "/entrypoint.sh", "redis-server"], "redis"),
             (&["sh", "-c", "exec \"$@\"", "sh", "nginx"], "nginx"),
-            (&["python3", "-m", "http.server", "8080"], "-"),
+            (&["python3", "-m", "http.server", "8080"], "http.server"),
+            (&["httpd", "-f", "-v", "-p", "8080"], "busybox httpd"),
+            (&["httpd", "-f", "-h", "/www"], "busybox httpd"),
+            (&["/bin/busybox", "httpd", "-f"], "busybox httpd"),
+            (&["busybox", "sh", "-c", "x"], "-"),
+            (&["httpd", "-D", "FOREGROUND"], "httpd"),
+            (&["httpd", "-X", "-f", "/etc/httpd.conf"], "httpd"),
+            (&["httpd", "-Dphp", "-DFOREGROUND"], "httpd"),
             (&["python3", "manage.py", "runserver"], "-"),
             (&["myproxy", "--backend", "nginx"], "-"),
             (&["sleep", "5"], "-"),

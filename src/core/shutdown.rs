@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::signals::{Signal, SignalSet};
 use super::time::Uptime;
 use super::traffic::Sample;
+use super::traffic::keepalive::Way;
 
 /// `--drain`: what to wait for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -115,6 +116,8 @@ pub enum Event {
     Flushed,
     /// No process is left to reap.
     Gone,
+    /// What is to be done about kept-alive connections, from now on.
+    KeepAlive(Way),
     /// An INT that is not in `--stop-on`.
     Interrupt,
     /// `alone`: it left no process behind.
@@ -138,6 +141,8 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
+    /// Close those kept-alive connections that the last look has chosen.
+    CloseKept,
     Exit(u8),
     ForwardInterrupt,
     KillAll,
@@ -156,11 +161,15 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Because {
     Drained,
+    /// Nothing but kept-alive connections is left, and the fewest of them are busy.
+    Fewest,
     /// All but connections that are not waited for any more, though their work is not done.
     GaveUp,
     Hurried,
     ListensOnNothing,
     OutOfTime,
+    /// Nothing but kept-alive connections is left, and the server's own stop serves those.
+    OwnStop,
     /// There was nothing to watch: the delay is over.
     Timed,
 }
@@ -182,6 +191,13 @@ pub struct Machine {
     ended: Option<Ended>,
     killed: bool,
     refused: bool,
+    keep_alive: Way,
+    /// When draining began.
+    draining_at: Option<Uptime>,
+    /// When kept-alive connections were to be closed first.
+    closing_at: Option<Uptime>,
+    /// In the first half of the draining: the fewest kept-alive connections that were busy in one look.
+    fewest: Option<usize>,
     /// When the current phase ends at the latest, once the app is gone or was killed.
     limit: Option<Uptime>,
 }
@@ -200,6 +216,9 @@ enum Second {
 /// An app that ended by itself: how long the kernel may take to deliver its last answers.
 const OWN_FLUSH: Duration = Duration::from_secs(2);
 
+/// While kept-alive connections at rest are closed, so long at most, nothing in flight is not yet the end of the wait.
+const MOST_CLOSING: Duration = Duration::from_secs(2);
+
 impl Machine {
     pub fn new(timing: Timing, success: Vec<u8>) -> Machine {
         Machine {
@@ -217,6 +236,10 @@ impl Machine {
             ended: None,
             killed: false,
             refused: false,
+            keep_alive: Way::default(),
+            draining_at: None,
+            closing_at: None,
+            fewest: None,
             limit: None,
         }
     }
@@ -268,6 +291,11 @@ impl Machine {
     #[must_use = "actions must be performed"]
     pub fn on(&mut self, now: Uptime, event: Event) -> Vec<Action> {
         match (self.phase, event) {
+            (Phase::Done, Event::KeepAlive(_)) => vec![],
+            (_, Event::KeepAlive(way)) => {
+                self.keep_alive = way;
+                vec![]
+            }
             (Phase::Serving, Event::Stop) => {
                 self.stop = Some(now);
                 self.enter(Phase::LameDuck, now);
@@ -340,16 +368,20 @@ impl Machine {
             }
 
             (Phase::Sweeping, Event::Gone) => self.flush(now),
+            (Phase::Sweeping, Event::Refused) => {
+                self.refused = true;
+                vec![]
+            }
+            (Phase::Sweeping, Event::Traffic(Some(sample))) if self.refused && sample.in_flight() == 0 && !sample.partial => {
+                self.flush(now)
+            }
             (Phase::Sweeping, Event::Wake) if self.is_over(now) => self.kill(now),
             (Phase::Sweeping, Event::Interrupt) => self.interrupted(now),
             (Phase::Sweeping, Event::Told { signal, .. }) => {
                 self.told.insert(signal);
                 vec![]
             }
-            (
-                Phase::Sweeping,
-                Event::Wake | Event::Stop | Event::Refused | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. },
-            ) => vec![],
+            (Phase::Sweeping, Event::Wake | Event::Stop | Event::Traffic(_) | Event::Flushed | Event::MainEnded { .. }) => vec![],
 
             (Phase::Flushing, Event::Flushed) => self.exit(now),
             (Phase::Flushing, Event::Wake) if self.is_over(now) => self.exit(now),
@@ -415,20 +447,61 @@ impl Machine {
             Drain::Requests => sample.in_flight(),
             Drain::Off => return self.waited(now),
         };
-        if delayed && quiet && self.phase == Phase::LameDuck {
+        if !(delayed && quiet) {
+            return self.waited(now);
+        }
+        if self.phase == Phase::LameDuck {
+            self.draining_at = Some(now);
             self.enter(Phase::Draining, now);
         }
-        let drained = left == 0 && !sample.partial;
-        if delayed && quiet && drained {
+        if left == 0 && !sample.partial && !self.closes_more(now, sample) {
             let because = match (sample.watched, sample.given_up) {
                 (false, _) => Because::Timed,
                 (true, 0) => Because::Drained,
                 (true, _) => Because::GaveUp,
             };
-            self.tell(now, because)
-        } else {
-            self.waited(now)
+            return self.tell(now, because);
         }
+        if let Some(because) = self.may_use_own_stop(now, sample) {
+            return self.tell(now, because);
+        }
+        let actions = self.waited(now);
+        if actions.is_empty() && self.keep_alive == Way::Close && sample.kept.open > 0 {
+            self.closing_at.get_or_insert(now);
+            return vec![Action::CloseKept];
+        }
+        actions
+    }
+
+    /// Nothing is in flight, but kept-alive connections are at rest that will be closed in a moment; or clients of those that were closed may
+    /// come back, within the quiet period.
+    fn closes_more(&self, now: Uptime, sample: &Sample) -> bool {
+        let in_time = self.closing_at.is_none_or(|at| now.since(at) < MOST_CLOSING);
+        let may_come_back = sample.kept.closed_at.is_some_and(|at| now.since(at) < self.timing.quiet);
+        self.keep_alive == Way::Close && (sample.kept.open > 0 && in_time || may_come_back)
+    }
+
+    /// May the app get its stop signal while kept-alive connections are in use?
+    fn may_use_own_stop(&mut self, now: Uptime, sample: &Sample) -> Option<Because> {
+        if self.timing.drain != Drain::Requests || sample.partial || sample.in_flight_besides_kept() > 0 {
+            return None;
+        }
+        match self.keep_alive {
+            Way::Wait => None,
+            Way::OwnStop => Some(Because::OwnStop),
+            Way::Close | Way::Fewest => self.are_fewest(now, sample.kept.busy).then_some(Because::Fewest),
+        }
+    }
+
+    /// In the second half of the draining: whether no more kept-alive connections are busy than in the best moment of the first.
+    fn are_fewest(&mut self, now: Uptime, busy: usize) -> bool {
+        let Some(began) = self.draining_at else { return false };
+        let half = self.wait_ends().since(began) / 2;
+        if now.since(began) < half {
+            self.fewest = Some(self.fewest.map_or(busy, |fewest| fewest.min(busy)));
+            return false;
+        }
+        self.fewest.is_some_and(|fewest| busy <= fewest)
     }
 
     /// Is the time for waiting up?
@@ -528,6 +601,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::traffic::KeptAlive;
     use super::*;
 
     fn timing() -> Timing {
@@ -621,6 +695,70 @@ mod tests {
         assert_eq!(machine.on(at(17_000), Event::Wake), [Action::Tell { second: true }]);
     }
 
+    /// With `count` kept-alive connections, of which so many are busy.
+    fn kept(open: usize, busy: usize) -> Sample {
+        let kept = KeptAlive { open, busy, cooling: open - busy, closed_at: None };
+        Sample { busy, cooling: open - busy, kept, ..calm() }
+    }
+
+    fn draining(way: Way) -> Machine {
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        let _ = machine.on(at(0), Event::KeepAlive(way));
+        machine
+    }
+
+    #[test]
+    fn kept_alive_connections_are_closed_when_nothing_new_comes() {
+        let mut machine = draining(Way::Close);
+        assert_eq!(machine.on(at(4900), Event::Traffic(Some(kept(3, 1)))), [], "the delay");
+        let arrived = Sample { last_arrival: Some(at(4900)), ..kept(3, 1) };
+        assert_eq!(machine.on(at(5100), Event::Traffic(Some(arrived.clone()))), [], "the quiet period");
+        assert_eq!(machine.on(at(5900), Event::Traffic(Some(arrived))), [Action::CloseKept]);
+        let new = Sample { last_arrival: Some(at(5950)), ..kept(3, 1) };
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(new.clone()))), [], "a new connection pauses it");
+        assert_eq!(machine.on(at(6950), Event::Traffic(Some(new))), [Action::CloseKept]);
+        // One that is at rest is closed before the app gets its stop signal.
+        let at_rest = Sample { idle: 1, kept: KeptAlive { open: 1, ..KeptAlive::default() }, ..calm() };
+        assert_eq!(machine.on(at(6960), Event::Traffic(Some(at_rest.clone()))), [Action::CloseKept]);
+        let closed = Sample { kept: KeptAlive { closed_at: Some(at(6970)), ..KeptAlive::default() }, ..calm() };
+        assert_eq!(machine.on(at(7900), Event::Traffic(Some(closed.clone()))), [], "its client may come back");
+        assert_eq!(machine.on(at(7970), Event::Traffic(Some(closed))), [Action::Tell { second: false }]);
+        assert_eq!(machine.because(), Some(Because::Drained));
+        // One that cannot be closed and is at rest holds nothing for ever.
+        let mut machine = draining(Way::Close);
+        assert_eq!(machine.on(at(5000), Event::Traffic(Some(at_rest.clone()))), [Action::CloseKept]);
+        assert_eq!(machine.on(at(7000), Event::Traffic(Some(at_rest))), [Action::Tell { second: false }]);
+    }
+
+    #[test]
+    fn a_server_whose_own_stop_serves_them_gets_it_at_once() {
+        let mut machine = draining(Way::OwnStop);
+        let long = Sample { busy: 2, ..kept(3, 1) };
+        assert_eq!(machine.on(at(5000), Event::Traffic(Some(long))), [], "another request is in flight");
+        assert_eq!(machine.on(at(5100), Event::Traffic(Some(kept(3, 1)))), [Action::Tell { second: false }]);
+        assert_eq!(machine.because(), Some(Because::OwnStop));
+    }
+
+    #[test]
+    fn where_nothing_else_is_permitted_the_moment_with_the_fewest_is_taken() {
+        for way in [Way::Fewest, Way::Close] {
+            let mut machine = draining(way);
+            // From 5 s to 18 s; half of it is over at 11.5 s.
+            for (time, busy) in [(5000, 9), (8000, 3), (11_000, 5)] {
+                let _ = machine.on(at(time), Event::Traffic(Some(kept(20, busy))));
+            }
+            assert!(!machine.on(at(12_000), Event::Traffic(Some(kept(20, 4)))).contains(&Action::Tell { second: false }));
+            let besides = Sample { busy: 3, ..kept(20, 2) };
+            assert!(!machine.on(at(12_100), Event::Traffic(Some(besides))).contains(&Action::Tell { second: false }));
+            assert_eq!(machine.on(at(12_200), Event::Traffic(Some(kept(20, 3)))), [Action::Tell { second: false }]);
+            assert_eq!(machine.because(), Some(Because::Fewest));
+        }
+        let mut machine = draining(Way::Wait);
+        assert_eq!(machine.on(at(5000), Event::Traffic(Some(kept(20, 3)))), []);
+        assert_eq!(machine.on(at(17_900), Event::Traffic(Some(kept(20, 0)))), [], "waited for");
+    }
+
     #[test]
     fn an_app_that_may_not_be_signalled_is_left_when_nothing_is_in_flight() {
         let mut machine = Machine::new(timing(), vec![]);
@@ -632,6 +770,15 @@ mod tests {
         assert_eq!(machine.on(at(6200), Event::Traffic(None)), [], "what nobody sees may be in flight");
         assert_eq!(machine.on(at(6300), Event::Traffic(Some(calm()))), [Action::WatchFlush]);
         assert_eq!(machine.on(at(6300), Event::Flushed), [Action::Exit(137)]);
+        // What the main process left behind, too.
+        let mut machine = Machine::new(timing(), vec![]);
+        let _ = machine.on(at(0), Event::Stop);
+        let ended = Ended::Code(3);
+        assert_eq!(machine.on(at(6000), Event::MainEnded { ended, alone: false }), [Action::TermSurvivors]);
+        assert_eq!(machine.on(at(6000), Event::Traffic(Some(calm()))), []);
+        assert_eq!(machine.on(at(6000), Event::Refused), []);
+        assert_eq!(machine.on(at(6100), Event::Traffic(Some(calm()))), [Action::WatchFlush]);
+        assert_eq!(machine.on(at(6100), Event::Flushed), [Action::Exit(3)]);
     }
 
     #[test]

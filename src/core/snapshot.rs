@@ -49,6 +49,8 @@ pub struct Stop {
     /// Why the app was told, once it was.
     pub because: Option<&'static str>,
     pub tally: Option<Tally>,
+    /// Kept-alive connections that were closed from outside.
+    pub closed: u64,
     /// So long after the stop signal came the last new connection.
     pub last_accept: Option<Duration>,
 }
@@ -122,6 +124,7 @@ impl Snapshot {
                 json.optional("accepted", stop.tally.map(|tally| tally.accepted));
                 json.optional("accepted_or_more", stop.tally.map(|tally| tally.uncertain));
                 json.optional("finished", stop.tally.map(|tally| tally.finished));
+                json.plain("closed", stop.closed);
             }),
         }
         json.nested("traffic", ['{', '}'], |traffic| {
@@ -268,6 +271,7 @@ pub mod tests {
                 ago: 15 * second,
                 because: None,
                 tally: Some(Tally { accepted: 5, uncertain: 0, finished: 4, cut: 0 }),
+                closed: 6,
                 last_accept: Some(Duration::from_millis(2700)),
             }),
             traffic: Traffic {

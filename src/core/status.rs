@@ -25,6 +25,8 @@ pub struct Story {
     pub phases: Vec<(Phase, Duration)>,
     /// None: nothing could be seen of the traffic, or nothing was watched.
     pub traffic: Option<Tally>,
+    /// Kept-alive connections that were closed from outside.
+    pub closed: u64,
     /// The ports on which connections were cut.
     pub cut_on: Vec<String>,
     /// So long after the stop signal the last new connection came.
@@ -50,6 +52,7 @@ impl Story {
                 .filter(|(phase, _)| *phase != Phase::Done)
                 .collect(),
             traffic,
+            closed: 0,
             cut_on: Vec::new(),
             last_accept: None,
         }
@@ -89,6 +92,9 @@ impl fmt::Display for Story {
             if !self.cut_on.is_empty() {
                 write!(f, " on {}", self.cut_on.join(", "))?;
             }
+            if self.closed > 0 {
+                write!(f, ", {} kept alive and closed", self.closed)?;
+            }
             if let Some(after) = self.last_accept {
                 write!(f, "; the last new one after {}", Show(after))?;
             }
@@ -101,10 +107,12 @@ impl Because {
     pub fn text(self) -> &'static str {
         match self {
             Because::Drained => "drained",
+            Because::Fewest => "only kept-alive connections are left, and the fewest are busy",
             Because::GaveUp => "all is done but what was given up",
             Because::Hurried => "hurried by INT",
             Because::ListensOnNothing => "it listens on nothing",
             Because::OutOfTime => "the time for waiting was up",
+            Because::OwnStop => "only kept-alive connections are left, which its own stop serves",
             Because::Timed => "the delay was over",
         }
     }

@@ -29,7 +29,7 @@ const MOST_LOST: usize = 2;
 pub struct Found {
     number: u64,
     /// None: not in time.
-    look: Option<Look>,
+    look: Option<Box<Look>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ impl Figures {
                     Traffic::look_once(Watch::plain(rules, &ports, Family::Descendants));
                 Traffics { listening, source, sample }
             });
-            let _ = sender.send(Found { number, look: Some(Look { app, target, traffic }) });
+            let _ = sender.send(Found { number, look: Some(Box::new(Look { app, target, traffic })) });
         });
         if started.is_err() {
             // No thread to be had: then without these figures.
@@ -131,7 +131,7 @@ impl Figures {
                 if let (Some(app), Some((_, Look { app: Some(last), .. }))) = (&mut look.app, &self.latest) {
                     app.cpu = app.cpu.max(last.cpu);
                 }
-                self.latest = Some((now, look));
+                self.latest = Some((now, *look));
             }
             // It came back, and nobody waits for it.
             Some(_) => self.lost = self.lost.saturating_sub(1),

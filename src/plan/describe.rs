@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::size::Look;
 use super::{CpuSource, Plan, stop_names};
+use crate::core::servers::KeptAlive;
 use crate::core::shutdown::Drain;
 use crate::core::time::Show;
+use crate::core::traffic::keepalive::{KeepAlive, Way};
 
 impl Plan {
     pub fn describe(&self) -> String {
@@ -29,6 +31,7 @@ impl Plan {
         text.push_str(&self.size());
         text.push_str("\ntimeline\n");
         text.push_str(&self.timeline());
+        text.push_str(&self.kept_alive());
         text.push_str("  UDP and QUIC have no connections to watch: what listens on UDP alone is held for the delay alone\n");
         if !self.warnings.is_empty() {
             text.push_str("\nwarnings\n");
@@ -72,6 +75,34 @@ impl Plan {
             let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
         }
         text
+    }
+
+    /// What is done about kept-alive connections, and whether it is permitted.
+    fn kept_alive(&self) -> String {
+        if self.timing.drain == Drain::Off {
+            return String::new();
+        }
+        let what = match self.way(self.cannot_close.is_none()) {
+            Way::Close => "closed one by one once nothing new comes, each between two requests",
+            Way::Fewest => "not closed; the app gets its stop signal in the moment with the fewest in use",
+            Way::OwnStop => "left to the server's own stop, as soon as nothing new comes",
+            Way::Wait => "waited for until they are at rest",
+        };
+        let mut text = format!("  kept-alive connections in use are {what}\n");
+        if let Some(why) = self.cannot_close.as_ref().filter(|_| self.keep_alive != KeepAlive::Wait) {
+            let _ = writeln!(text, "  they cannot be closed from outside here: {why}");
+        }
+        text
+    }
+
+    /// What is done about kept-alive connections. `permitted`: they can be closed from outside.
+    pub fn way(&self, permitted: bool) -> Way {
+        let server = self.server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
+        let own_stop = match (self.stop_signal, self.server) {
+            (Some(signal), Some(server)) => signal == server.stop_signal(),
+            _ => true,
+        };
+        Way::choose(self.keep_alive, server, own_stop, permitted)
     }
 
     /// The budget to scale.

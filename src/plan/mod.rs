@@ -22,6 +22,7 @@ use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::spelling;
 use crate::core::time::{Show, parse_duration};
+use crate::core::traffic::keepalive::KeepAlive;
 use crate::core::traffic::verdict::Rules;
 use crate::termination::USUAL_PLACE;
 pub use before::{Before, Template, Values};
@@ -79,6 +80,8 @@ pub struct Facts {
     pub termination_log: bool,
     /// Root without CAP_KILL, able to run the app as somebody else.
     pub cannot_signal_others: bool,
+    /// Why connections of another process cannot be closed here, and the way out, where somebody has looked.
+    pub cannot_close: Option<String>,
     /// The files `cpu_request` and `memory_limit` in LAMEDUCK_PODINFO.
     pub podinfo_cpu: Option<Figure>,
     pub podinfo_memory: Option<Figure>,
@@ -137,6 +140,9 @@ pub struct Plan {
     pub rules: Rules,
     pub ports: Vec<u16>,
     /// `--in-flight`.
+    pub keep_alive: KeepAlive,
+    /// Why kept-alive connections cannot be closed here, and the way out, where somebody has looked.
+    pub cannot_close: Option<String>,
     pub in_flight: Option<Question>,
     /// For `lameduck drain`: say by the exit code whether it drained, and send PID 1 its stop signal.
     pub strict: bool,
@@ -266,6 +272,22 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         _ => Err("not a port (try 8080)"),
     })?;
 
+    let keep_alive = match reader.given("keep-alive", args.shutdown.keep_alive.as_deref())? {
+        Some(given) => {
+            let keep_alive = match given.text.as_str() {
+                "auto" => KeepAlive::Auto,
+                "close" => KeepAlive::Close,
+                "wait" => KeepAlive::Wait,
+                _ => return Err(given.cannot("keep-alive", "not auto, close or wait")),
+            };
+            reader.show("keep-alive", &given.text, given.source);
+            keep_alive
+        }
+        None => {
+            reader.show("keep-alive", "auto", Source::Default(""));
+            KeepAlive::Auto
+        }
+    };
     let in_flight = match reader.given("in-flight", args.traffic.in_flight.as_deref())? {
         Some(given) => {
             let question = Question::parse(&given.text).map_err(|why| given.cannot("in flight", why))?;
@@ -336,6 +358,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         grace_from,
         rules,
         ports,
+        keep_alive,
+        cannot_close: facts.cannot_close.clone(),
         in_flight,
         strict: verb == Verb::Drain && flag(&mut reader, "strict", args.drain.strict)?,
         stop: verb == Verb::Drain && flag(&mut reader, "stop", args.drain.stop)?,

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod child;
+pub mod connection;
 pub mod files;
 pub mod inherited;
 pub mod netlink;

@@ -218,8 +218,31 @@ pub fn caught(pid: i32) -> Option<SignalSet> {
 /// no CAP_SYS_PTRACE).
 pub fn sockets(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
-    descriptors(&process.directory(), left, |target| inodes.extend(socket_inode(target)))?;
+    descriptors(&process.directory(), left, |_, target| inodes.extend(socket_inode(target)))?;
     Some(inodes)
+}
+
+/// As `sockets`, with the number of each descriptor before it.
+pub fn socket_descriptors(process: &Process, left: &mut usize) -> Option<Vec<(i32, u64)>> {
+    let mut sockets = Vec::new();
+    descriptors(&process.directory(), left, |number, target| sockets.extend(number.zip(socket_inode(target))))?;
+    Some(sockets)
+}
+
+/// The numbers of its descriptors are less than this, which anybody may know.
+pub fn descriptor_count(pid: i32) -> Option<i32> {
+    status_number(pid, "FDSize:")?.try_into().ok()
+}
+
+/// The real user and group of a process.
+pub fn real_ids(pid: i32) -> Option<(u32, u32)> {
+    Some((status_number(pid, "Uid:")?, status_number(pid, "Gid:")?))
+}
+
+/// The first number behind a key in /proc/PID/status.
+fn status_number(pid: i32, key: &str) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// As `sockets`, but of each of its threads: one may have descriptors of its own (unshare(2) with CLONE_FILES). None too if it holds an
@@ -228,7 +251,7 @@ pub fn sockets_of_threads(process: &Process, left: &mut usize) -> Option<Vec<u64
     let mut inodes = Vec::new();
     let mut sees_all = true;
     for thread in fs::read_dir(format!("/proc/{}/task", process.pid)).ok()?.flatten() {
-        descriptors(&thread.path().display().to_string(), left, |target| {
+        descriptors(&thread.path().display().to_string(), left, |_, target| {
             sees_all &= target != "anon_inode:[io_uring]";
             inodes.extend(socket_inode(target));
         })?;
@@ -236,12 +259,15 @@ pub fn sockets_of_threads(process: &Process, left: &mut usize) -> Option<Vec<u64
     sees_all.then_some(inodes)
 }
 
-/// Shows what each descriptor is of a process or a thread, by its directory. None: not all could be seen.
-fn descriptors(directory: &str, left: &mut usize, mut found: impl FnMut(&str)) -> Option<()> {
+/// Shows the number of each descriptor, and what it is, of a process or a thread, by its directory. None: not all could be seen.
+fn descriptors(directory: &str, left: &mut usize, mut found: impl FnMut(Option<i32>, &str)) -> Option<()> {
     for entry in fs::read_dir(format!("{directory}/fd")).ok()?.flatten() {
         *left = left.checked_sub(1)?;
         match fs::read_link(entry.path()) {
-            Ok(target) => target.to_str().into_iter().for_each(&mut found),
+            Ok(target) => {
+                let number = entry.file_name().to_str().and_then(|number| number.parse().ok());
+                target.to_str().into_iter().for_each(|target| found(number, target));
+            }
             // Closed since the directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,

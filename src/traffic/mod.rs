@@ -1,6 +1,8 @@
 //! The app's traffic: asleep until the stop signal, then one look after the other, each as short as it may be.
 
+mod closer;
 mod closing;
+mod kept;
 mod metric;
 mod origin;
 mod own;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::core::question::Question;
+use crate::core::servers;
 use crate::core::time::{Show, Uptime};
+use crate::core::traffic::keepalive::Way;
 use crate::core::traffic::tracker::Tracker;
 use crate::core::traffic::verdict::Rules;
 use crate::core::traffic::{Sample, Tally};
@@ -24,6 +28,8 @@ use crate::sys;
 use crate::sys::proc;
 use crate::sys::sock_diag::Lost;
 pub use closing::{answers_left, may_answers_be_left};
+pub use kept::way_out;
+use kept::{Kept, Wanted};
 use metric::Metric;
 use origin::{Ended, Origins};
 pub use own::OwnConnections;
@@ -55,6 +61,8 @@ pub struct Traffic {
     metric: Option<Metric>,
     own: OwnConnections,
     tracker: Tracker,
+    /// None: nobody is to be stopped.
+    kept: Option<Kept>,
     /// Connections ever accepted in this network namespace, and how many of them we knew of.
     opened: Option<u64>,
     known: u64,
@@ -79,25 +87,29 @@ pub struct Watch<'a> {
     /// Those of `--port`.
     ports: &'a [u16],
     in_flight: Option<&'a Question>,
+    kept: Option<Wanted>,
     family: Family,
 }
 
 impl Watch<'_> {
     /// The sockets alone.
     pub fn plain(rules: Rules, ports: &[u16], family: Family) -> Watch<'_> {
-        Watch { rules, ports, in_flight: None, family }
+        Watch { rules, ports, in_flight: None, kept: None, family }
     }
 
-    pub fn of(plan: &Plan, family: Family) -> Watch<'_> {
-        Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), family }
+    /// For a stop. `server`: what is known of kept-alive connections of the one that runs; `own_stop`: it is we who send it its stop signal.
+    pub fn of(plan: &Plan, family: Family, server: servers::KeptAlive, own_stop: bool) -> Watch<'_> {
+        let kept = Some(Wanted { keep_alive: plan.keep_alive, server, own_stop });
+        Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), kept, family }
     }
 }
 
 impl Traffic {
     /// Finds the app's sockets; the first look then notes what is there: the baseline.
     pub fn begin(now: Uptime, watch: Watch<'_>, own: OwnConnections) -> Traffic {
-        let question = watch.in_flight.cloned();
+        let (question, kept, family) = (watch.in_flight.cloned(), watch.kept, watch.family);
         let mut traffic = Traffic::find(now, watch);
+        traffic.kept = kept.map(|wanted| Kept::begin(wanted, family, &mut traffic.tracker));
         traffic.metric = question.map(|question| Metric::new(question, own.teller()));
         traffic.own = own;
         traffic.origins = Origins::begin(&traffic.ports);
@@ -141,6 +153,7 @@ impl Traffic {
             metric: None,
             own: OwnConnections::default(),
             tracker: Tracker::new(watch.rules),
+            kept: None,
             opened: None,
             known: 0,
             interval: SHORTEST,
@@ -199,6 +212,23 @@ impl Traffic {
         }
     }
 
+    /// What to do about kept-alive connections, if that is new.
+    pub fn keep_alive(&mut self) -> Option<Way> {
+        self.kept.as_mut().and_then(Kept::news)
+    }
+
+    /// Closes those kept-alive connections that the last look has chosen.
+    pub fn close_kept(&mut self, now: Uptime) {
+        if let Some(kept) = &mut self.kept {
+            kept.close(now, &mut self.tracker, &mut self.warnings);
+        }
+    }
+
+    /// How many kept-alive connections were closed.
+    pub fn closed(&self) -> u64 {
+        self.kept.as_ref().map_or(0, Kept::closed)
+    }
+
     /// How long to wait until the next look.
     pub fn interval(&self) -> Duration {
         self.interval
@@ -206,6 +236,9 @@ impl Traffic {
 
     /// The app has its stop signal.
     pub fn stopping(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.say(self.last.as_ref().map_or(0, |sample| sample.kept.open));
+        }
         self.tracker.stopping();
         self.metric = None;
     }
@@ -290,10 +323,20 @@ impl Traffic {
         let spent = || sys::cpu_time().saturating_sub(before);
         self.read_ends(now);
         self.find_new_listeners(now);
+        if let Some(kept) = &mut self.kept {
+            kept.hear(now, &mut self.tracker, &mut self.warnings);
+        }
         let slice = if self.last.is_none() { FIRST_SLICE } else { SLICE };
         let mut sample = self.sample(now, || spent() < slice);
         self.ask(now, &mut sample);
-        self.interval = (spent() * SHARE).clamp(SHORTEST, LONGEST);
+        let fast = match (&mut self.kept, &sample) {
+            (Some(kept), Some(sample)) => {
+                kept.looked(sample, &mut self.warnings);
+                kept.interval(now, spent(), &self.tracker, sample.kept)
+            }
+            _ => None,
+        };
+        self.interval = fast.unwrap_or((spent() * SHARE).max(SHORTEST)).min(LONGEST);
         self.last.clone_from(&sample);
         if let Some(Sample { busy, cooling, idle, queued, partial, .. }) = sample {
             debug!(event = "look", busy, cooling, idle, queued, partial, next = %Show(self.interval));

@@ -31,7 +31,8 @@ pub enum Family {
 }
 
 impl Family {
-    fn members(self, processes: &[Process]) -> Vec<Process> {
+    /// Those of `processes` that live, ourselves left out.
+    pub fn members(self, processes: &[Process]) -> Vec<Process> {
         let own = std::process::id() as i32;
         let mut family = match self {
             Family::Container => proc::of_our_cgroup(processes),

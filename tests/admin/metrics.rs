@@ -28,6 +28,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("lameduck_phase", "gauge", &["phase"]),
     ("lameduck_reaped_total", "counter", &[]),
     ("lameduck_shutdown_connections_accepted_total", "counter", &["port"]),
+    ("lameduck_shutdown_connections_closed_total", "counter", &[]),
     ("lameduck_shutdown_last_accept_seconds", "gauge", &[]),
     ("lameduck_signals_total", "counter", &["signal"]),
     ("lameduck_traffic_source", "gauge", &["source"]),

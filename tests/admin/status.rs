@@ -53,7 +53,7 @@ fn the_document_has_the_shape_that_is_described() {
                   .app.open_files, .budget[], .traffic.in_flight, (.traffic.ports[] | .busy, .cooling, .idle, .queued, .accepted),
                   .workers, .cpu_millicores, .oom_kills, .reaped, .dropped_log_lines, .signals[]] | all(type == "number")) and
                 (.app.listening == true) and (.app.server == null) and (.stop == null or (.stop |
-                  (.signal == "TERM") and ([.seconds_ago, .accepted, .accepted_or_more, .finished] | all(type == "number")) and
+                  (.signal == "TERM") and ([.seconds_ago, .accepted, .accepted_or_more, .finished, .closed] | all(type == "number")) and
                   ([.last_accept_seconds, .told_because] | all(. == null or type == "number" or type == "string"))))"#;
             assert_eq!(jq(TYPES, json), "true", "{json}");
         };

@@ -6,12 +6,14 @@ use lameduck::core::shutdown::{Action, Drain, Ended, Event, Machine, Phase, Timi
 use lameduck::core::signals::Signal;
 use lameduck::core::time::Uptime;
 use lameduck::core::traffic::Sample;
+use lameduck::core::traffic::keepalive::Way;
 
 #[derive(Clone, Debug)]
 pub enum Happening {
     Flushed,
     Gone,
     Interrupt,
+    KeepAlive(Way),
     MainEnded(bool),
     Refused,
     Stop,
@@ -24,6 +26,7 @@ pub fn event(now: Uptime, happening: &Happening) -> Event {
         Happening::Flushed => Event::Flushed,
         Happening::Gone => Event::Gone,
         Happening::Interrupt => Event::Interrupt,
+        Happening::KeepAlive(way) => Event::KeepAlive(*way),
         Happening::MainEnded(alone) => Event::MainEnded { ended: Ended::Code(3), alone: *alone },
         Happening::Refused => Event::Refused,
         Happening::Stop => Event::Stop,
@@ -114,12 +117,26 @@ pub fn it_always_ends_in_time(timing: &Timing, happenings: &[(u64, Happening)], 
 /// hurries, nobody listens or nothing can be seen.
 pub fn the_app_is_told_once_and_not_too_soon(timing: &Timing, happenings: &[(u64, Happening)], late: Duration) {
     let mut blind = false;
+    let mut way = Way::Wait;
     let (_, run) = play(timing, happenings, late, |before, now, event, _, actions| {
+        if let Event::KeepAlive(new) = event {
+            way = *new;
+        }
         let waiting = matches!(before.phase(), Phase::LameDuck | Phase::Draining);
         if let Event::Traffic(sample) = event
             && waiting
         {
             blind = sample.is_none();
+        }
+        if actions.contains(&Action::CloseKept) {
+            let Event::Traffic(Some(sample)) = event else { panic!("closed at {event:?} without having looked") };
+            assert!(way == Way::Close && sample.kept.open > 0 && waiting, "closed without a cause");
+            let stop = before.stopped_at().expect("a stop");
+            assert!(now.since(stop) >= timing.delay && now.since(stop) < timing.until_told(), "closed too soon or too late");
+            assert!(
+                sample.last_arrival.filter(|_| sample.watched).is_none_or(|at| now.since(at.max(stop)) >= timing.quiet),
+                "closed while new ones come"
+            );
         }
         if !actions.contains(&Action::Tell { second: false }) {
             return;
@@ -141,10 +158,15 @@ pub fn the_app_is_told_once_and_not_too_soon(timing: &Timing, happenings: &[(u64
             return;
         }
         let Event::Traffic(Some(sample)) = event else { panic!("told at {event:?} without having looked") };
-        assert_eq!(sample.in_flight(), 0, "told while busy");
+        match way {
+            Way::Wait => assert_eq!(sample.in_flight(), 0, "told while busy"),
+            Way::Close | Way::Fewest | Way::OwnStop => {
+                assert_eq!(sample.in_flight_besides_kept(), 0, "told while others are busy")
+            }
+        }
         assert!(!sample.partial, "told though connections may be missing");
         if timing.drain == Drain::Connections {
-            assert_eq!(sample.idle, 0);
+            assert_eq!(sample.in_flight() + sample.idle, 0);
         }
         if let Some(arrival) = sample.last_arrival.filter(|_| sample.watched) {
             assert!(now.since(arrival) >= timing.quiet, "told {:?} after an arrival", now.since(arrival));

@@ -243,6 +243,30 @@ fn without_cap_kill_it_says_so_and_ends_when_nothing_is_in_flight() {
     );
 }
 
+/// A master of our own user, as Apache's, and a worker of another, which outlives it.
+#[test]
+fn without_cap_kill_what_the_main_process_left_behind_is_not_waited_for() {
+    let argv = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill", LAMEDUCK, "--grace-period", "60s", "--"];
+    let text = "import os, signal, sys, time
+signal.signal(15, lambda *_: os._exit(3))
+if os.fork() == 0:
+    os.setuid(33)
+    print('worker ready', flush=True)
+    while True: time.sleep(1)
+while True: time.sleep(1)";
+    run(
+        &[&argv[..], &[PYTHON, "-c", text]].concat(),
+        |_| {},
+        |init| {
+            init.app_line("worker ready");
+            let asked = Instant::now();
+            init.signal(15);
+            assert_eq!(init.exit(), 3, "{:#?}", init.seen);
+            assert!(asked.elapsed() < Duration::from_secs(5) + SLACK, "{:?}", asked.elapsed());
+        },
+    );
+}
+
 #[test]
 fn with_cap_kill_another_uid_is_no_matter() {
     let text = "import signal, sys, time\nsignal.signal(15, lambda *_: (print('told', flush=True), sys.exit(3)))\nprint('app ready', flush=True)\nwhile True: time.sleep(1)";

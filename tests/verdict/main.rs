@@ -4,11 +4,12 @@
 //!
 //! `cargo test --test verdict -- --nocapture` prints what was measured.
 
+#[path = "../support/network.rs"]
+mod network;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod client;
-mod network;
 mod observer;
 mod patterns;
 mod protocols;

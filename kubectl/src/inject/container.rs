@@ -150,8 +150,8 @@ fn only_sleeps(hook: Value<'_>) -> bool {
     }
 }
 
-/// The readiness probe asks lameduck, which asks the app what the probe asked. A liveness probe stays: it stops at the deletion by itself, and
-/// only the app's own port tells whether the app hangs.
+/// The readiness probe asks lameduck, which asks the app what the probe asked. A liveness probe stays: the kubelet ends it with the deletion,
+/// and what is to restart the app is not for us to say.
 fn probes(
     place: Text<'_>,
     workload: &Workload<'_>,

@@ -288,6 +288,8 @@ fn init_container(options: &Options) -> New {
         ("name", text(NAME)),
         ("image", text(&options.image)),
         ("command", New::Line(command)),
+        // A copy that failed says why in `kubectl describe pod`.
+        ("terminationMessagePolicy", text("FallbackToLogsOnError")),
         ("resources", resources),
         ("securityContext", security),
         ("volumeMounts", New::List(vec![mount])),

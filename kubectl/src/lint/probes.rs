@@ -22,9 +22,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "liveness-on-readyz",
         severity: Severity::Warning,
-        when: "a liveness probe asks /readyz",
-        why: "an app that is not ready, since it warms up or waits for another service, would be restarted",
-        fix: "ask /livez; to restart an app that hangs, ask its own port seldom",
+        when: "a liveness probe asks /readyz without a startup probe, or gives up within 30 s (periodSeconds × failureThreshold)",
+        why: "/readyz is 503 until the app is warmed up, and while it is only slow: it would be restarted then",
+        fix: "add a startup probe, and let liveness wait a minute; or ask /livez",
         check: Check::Container(liveness_on_readyz),
     },
     Rule {
@@ -38,9 +38,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "same-probes",
         severity: Severity::Info,
-        when: "liveness and readiness probes ask the same",
+        when: "liveness and readiness probes ask the same, and liveness waits no longer (periodSeconds × failureThreshold)",
         why: "a pod that is slow for a moment is restarted instead of being spared",
-        fix: "ask for less in the liveness probe, or leave it out",
+        fix: "let liveness wait much longer, or leave it out",
         check: Check::Container(same_probes),
     },
     Rule {
@@ -87,11 +87,22 @@ fn probe_is_traffic(place: &Place<'_>) -> Vec<Hit> {
     PROBES.into_iter().filter_map(look).collect()
 }
 
+/// In seconds, until a probe gives up.
+fn patience(probe: Value<'_>) -> i64 {
+    probe.integer("periodSeconds").unwrap_or(10).saturating_mul(probe.integer("failureThreshold").unwrap_or(3))
+}
+
 fn liveness_on_readyz(place: &Place<'_>) -> Vec<Hit> {
     let path = place.container.value.at(&["livenessProbe", "httpGet", "path"]);
     let path =
         path.filter(|path| place.wrap.is_some() && path.text().is_some_and(|path| path.split('?').next() == Some("/readyz")));
-    path.map(|path| Hit::at(path, "livenessProbe asks /readyz")).into_iter().collect()
+    let starts = place.container.value.get("startupProbe").is_some_and(|probe| !probe.is_null());
+    let patient = place.container.value.get("livenessProbe").is_some_and(|probe| patience(probe) > 30);
+    let why = if !starts { "without a startup probe" } else { "and gives up within 30 s" };
+    path.filter(|_| !(starts && patient))
+        .map(|path| Hit::at(path, format!("livenessProbe asks /readyz {why}")))
+        .into_iter()
+        .collect()
 }
 
 fn no_readiness<'a>(scene: &Scene<'a>, workload: &Workload<'a>) -> Vec<Hit> {
@@ -120,7 +131,8 @@ fn same_probes(place: &Place<'_>) -> Vec<Hit> {
         let exec = probe.get("exec").map(|exec| exec.words("command").join(" "));
         http.or(tcp).or(exec)
     };
-    let liveness = place.container.value.get("livenessProbe");
+    let (readiness, liveness) = (place.container.value.get("readinessProbe"), place.container.value.get("livenessProbe"));
+    let liveness = liveness.filter(|liveness| readiness.is_some_and(|readiness| patience(*liveness) <= patience(readiness)));
     let same = what("readinessProbe").zip(what("livenessProbe")).filter(|(ready, live)| ready == live);
     liveness.zip(same).map(|(probe, (what, _))| Hit::at(probe, format!("both probes ask {what}"))).into_iter().collect()
 }

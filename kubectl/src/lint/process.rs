@@ -92,10 +92,11 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "keep-alive-forbidden",
         severity: Severity::Info,
-        when: "lameduck's container has seccomp RuntimeDefault and not the capability SYS_PTRACE",
-        why: "that profile forbids pidfd_getfd, by which kept-alive connections are closed between two requests: lameduck waits until they \
-              are at rest, which clients that keep their connection and go on asking never allow",
-        fix: "allow pidfd_getfd in a Localhost seccomp profile, or add the capability SYS_PTRACE",
+        when: "lameduck would close kept-alive connections between two requests, and its container has seccomp RuntimeDefault without the capability \
+               SYS_PTRACE",
+        why: "that profile forbids pidfd_getfd, by which it is done: the app gets its stop signal while clients that keep their connection still \
+              use it, and some of their requests are lost",
+        fix: "allow pidfd_getfd by a Localhost profile (examples/seccomp), or add the capability SYS_PTRACE",
         check: Check::Container(keep_alive_forbidden),
     },
     Rule {
@@ -277,7 +278,8 @@ fn keep_alive_forbidden(place: &Place<'_>) -> Vec<Hit> {
         container.at(&["securityContext", "capabilities"]).map(|capabilities| capabilities.words("add")).unwrap_or_default();
     let may = added.iter().any(|name| matches!(name.trim_start_matches("CAP_"), "SYS_PTRACE" | "ALL"))
         || container.get("securityContext").is_some_and(|context| context.is_true("privileged"));
-    if place.wrap.is_none() || may || profile.as_deref() != Some("RuntimeDefault") {
+    let closes = place.decided().is_some_and(|foreseen| foreseen.closes);
+    if !closes || may || profile.as_deref() != Some("RuntimeDefault") {
         return Vec::new();
     }
     vec![place.hit("seccomp RuntimeDefault, without SYS_PTRACE")]

@@ -1,5 +1,7 @@
 //! The CPU request, from which lameduck counts workers.
 
+use lameduck::core::servers::Workers;
+
 use super::{Check, Hit, Place, Rule, Severity};
 use crate::wrap::{self, CPU_MILLIS, Role};
 use crate::yaml::Value;
@@ -24,7 +26,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "cpu-unseen",
         severity: Severity::Info,
-        when: "there is a CPU request, and lameduck is not told",
+        when: "a server that takes its number of workers from a variable has a CPU request, and lameduck is not told",
         why: "a container cannot look its request up: it is guessed from the cgroup, and a guess does not reach the server's own variable",
         fix: "add LAMEDUCK_CPU_REQUEST_MILLIS by resourceFieldRef requests.cpu with divisor: 1m",
         check: Check::Container(cpu_unseen),
@@ -66,6 +68,8 @@ fn cpu_unseen(place: &Place<'_>) -> Vec<Hit> {
     let told = [CPU_MILLIS, "LAMEDUCK_CPU_REQUEST"].iter().any(|name| place.container.variable(name).is_some())
         || wrap::podinfo_items(&place.workload, &place.container).iter().any(|item| item.word("path") == Some("cpu_request"))
         || place.wrap.as_ref().is_some_and(|wrap| wrap.words.iter().any(|word| word.starts_with("--cpu-request")));
-    let request = place.container.value.at(&["resources", "requests", "cpu"]).filter(|_| is_init(place) && !told);
+    let server = place.decided().and_then(|foreseen| foreseen.server);
+    let takes = server.is_some_and(|server| server.workers != Workers::Elsewhere);
+    let request = place.container.value.at(&["resources", "requests", "cpu"]).filter(|_| is_init(place) && takes && !told);
     request.map(|request| Hit::at(request, "lameduck is not told this request")).into_iter().collect()
 }

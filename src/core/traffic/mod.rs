@@ -1,5 +1,6 @@
 //! The app's traffic: whose a connection is, what it is doing, how much is in flight, and what became of it all.
 
+pub mod keepalive;
 pub mod origin;
 pub mod row;
 pub mod tracker;
@@ -28,8 +29,21 @@ pub struct Sample {
     pub given_up: usize,
     /// Connections may be missing: nothing follows from there being none.
     pub partial: bool,
+    pub kept: KeptAlive,
     /// The same by port, listeners without connections included; 0 is unix sockets.
     pub ports: Vec<PortSample>,
+}
+
+/// Kept-alive connections, those with turns of request and answer since the stop signal, in one look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct KeptAlive {
+    /// All of them that are open and were not closed by us.
+    pub open: usize,
+    /// Of those: with a request that is not older than `--idle-after`.
+    pub busy: usize,
+    pub cooling: usize,
+    /// When the last one was closed.
+    pub closed_at: Option<Uptime>,
 }
 
 /// One port in one look.
@@ -48,6 +62,11 @@ impl Sample {
     /// What the stop waits for.
     pub fn in_flight(&self) -> usize {
         self.busy + self.cooling + self.queued
+    }
+
+    /// As `in_flight`, kept-alive connections in their usual turn left out.
+    pub fn in_flight_besides_kept(&self) -> usize {
+        self.in_flight().saturating_sub(self.kept.busy + self.kept.cooling)
     }
 
     /// What is being worked on, or waits for that. One that was just answered is at rest.

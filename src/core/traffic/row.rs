@@ -111,6 +111,8 @@ pub struct Info {
     pub bytes_received: u64,
     /// Segments sent without data.
     pub bare_acks: u32,
+    /// Segments received with data; they may wrap.
+    pub segments_in: u32,
     /// Microseconds; None where the kernel has seen none.
     pub min_rtt: Option<u32>,
 }

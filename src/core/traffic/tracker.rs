@@ -1,11 +1,13 @@
 //! From verdicts to a sample: how much is in flight, whether new connections still come, and what became of them all.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::keepalive::{Chosen, Closing, History};
 use super::row::{Row, State};
 use super::verdict::{self, Class, Connection, Fate, Rules, Verdict, millis};
-use super::{PortSample, Sample, Tally};
+use super::{KeptAlive, PortSample, Sample, Tally};
 use crate::core::time::Uptime;
 
 /// So many ends are remembered until the look is over.
@@ -38,6 +40,8 @@ pub struct Tie {
 pub struct Tracker {
     rules: Rules,
     connections: HashMap<u64, Connection>,
+    /// Of those on which something has moved since the baseline.
+    histories: HashMap<u64, History>,
     /// Of those that wait for an ACK: since when it is the same byte they wait for.
     unacked: HashMap<u64, (u32, u32)>,
     begun: bool,
@@ -46,9 +50,16 @@ pub struct Tracker {
     /// Confirmed arrivals: live ones that have sent nothing are added while they live.
     last_arrival: Option<Uptime>,
     tally: Tally,
+    /// Kept-alive connections are being closed.
+    closing: Option<Closing>,
+    /// Whatever protocol they speak.
+    closes_any: bool,
     /// The look that is being taken.
     flushing: usize,
     given_up: usize,
+    kept: KeptAlive,
+    /// To be closed now.
+    chosen: Vec<Chosen>,
     /// Few: looked through faster than hashed.
     ports: Vec<Port>,
     ties: Vec<Tie>,
@@ -65,13 +76,18 @@ impl Tracker {
         Tracker {
             rules,
             connections: HashMap::new(),
+            histories: HashMap::new(),
             unacked: HashMap::new(),
             begun: false,
             stopping: false,
             last_arrival: None,
             tally: Tally::default(),
+            closing: None,
+            closes_any: false,
             flushing: 0,
             given_up: 0,
+            kept: KeptAlive::default(),
+            chosen: Vec::new(),
             ports: Vec::new(),
             ties: Vec::new(),
             ended: HashSet::new(),
@@ -103,7 +119,8 @@ impl Tracker {
     }
 
     fn forget_counts(&mut self) {
-        (self.flushing, self.given_up) = (0, 0);
+        (self.flushing, self.given_up, self.kept) = (0, 0, KeptAlive::default());
+        self.chosen.clear();
         for port in &mut self.ports {
             let seen = PortSample { port: port.seen.port, accepted: port.seen.accepted, ..PortSample::default() };
             *port = Port { seen, cut: port.cut, ..Port::default() };
@@ -114,6 +131,7 @@ impl Tracker {
     pub fn begin_again(&mut self) {
         self.begin_look_again();
         self.connections.clear();
+        self.histories.clear();
         self.unacked.clear();
         self.begun = false;
     }
@@ -146,6 +164,7 @@ impl Tracker {
         let known = self.judge(now, row);
         self.flushing += usize::from(known.verdict == Verdict::Flushing);
         self.given_up += usize::from(known.is_given_up());
+        self.count_kept(now, row, &known);
         let port = self.port(row.port);
         match known.verdict.class() {
             Class::Busy => port.seen.busy += 1,
@@ -167,8 +186,10 @@ impl Tracker {
 
     /// The look is over: every row of it was shown.
     pub fn end(&mut self, now: Uptime) -> Sample {
-        let (flushing, given_up) = (self.flushing, self.given_up);
-        let mut sample = Sample { watched: true, flushing, given_up, ..Sample::default() };
+        let (flushing, given_up, kept) = (self.flushing, self.given_up, self.kept);
+        let closed_at = self.closing.as_ref().and_then(Closing::closed_at);
+        let kept = KeptAlive { closed_at, ..kept };
+        let mut sample = Sample { watched: true, flushing, given_up, kept, ..Sample::default() };
         for port in &mut self.ports {
             // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
             port.seen.queued = port.backlog.saturating_sub(port.excused).max(port.unaccepted);
@@ -191,8 +212,77 @@ impl Tracker {
         self.begun = true;
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
+        // Those chosen stay so until the next look.
+        let chosen = std::mem::take(&mut self.chosen);
         self.forget_counts();
+        self.chosen = chosen;
+        if let Some(closing) = &mut self.closing {
+            closing.look(now);
+        }
         sample
+    }
+
+    fn count_kept(&mut self, now: Uptime, row: &Row, known: &Connection) {
+        let Some(history) = self.histories.get(&row.cookie) else { return };
+        if !history.is_kept(self.closes_any) || row.state != State::Established {
+            return;
+        }
+        self.kept.open += 1;
+        let is_recent = row.info().is_some_and(|info| Duration::from_millis(info.rest().into()) < self.rules.idle_after);
+        match known.verdict.class() {
+            Class::Busy if is_recent => self.kept.busy += 1,
+            Class::Cooling => self.kept.cooling += 1,
+            Class::Busy | Class::Idle | Class::Queued | Class::Gone => {}
+        }
+        if let Some(closing) = &mut self.closing {
+            self.chosen.extend(closing.choose(now, row, known.verdict, known.unresolved, history));
+        }
+    }
+
+    /// From the next look on connections are chosen to be closed. `finishes`: the app finishes a request in flight even after it has read
+    /// end-of-file.
+    pub fn begin_closing(&mut self, now: Uptime, finishes: bool) {
+        self.closing.get_or_insert_with(|| Closing::begin(now, finishes, self.closes_any));
+    }
+
+    /// Connections of any protocol count as kept-alive ones, not only those with messages as long as HTTP's.
+    pub fn close_any(&mut self) {
+        self.closes_any = true;
+    }
+
+    pub fn closing(&self) -> Option<&Closing> {
+        self.closing.as_ref()
+    }
+
+    /// Those of the last look that are to be closed now. They are not chosen again.
+    pub fn take_chosen(&mut self) -> Vec<Chosen> {
+        for chosen in &self.chosen {
+            if let Some(history) = self.histories.get_mut(&chosen.cookie) {
+                history.take(true);
+            }
+        }
+        std::mem::take(&mut self.chosen)
+    }
+
+    /// A connection was closed by us.
+    pub fn closed(&mut self, now: Uptime, chosen: &Chosen) {
+        if let Some(closing) = &mut self.closing {
+            closing.closed(now, chosen.peer);
+        }
+    }
+
+    /// It cannot be closed.
+    pub fn refused(&mut self, chosen: &Chosen) {
+        if let Some(history) = self.histories.get_mut(&chosen.cookie) {
+            history.refuse();
+        }
+    }
+
+    /// It was not closed, and may be chosen again.
+    pub fn spare(&mut self, chosen: &Chosen) {
+        if let Some(history) = self.histories.get_mut(&chosen.cookie) {
+            history.take(false);
+        }
     }
 
     /// Whether one of the ties has been held long enough: the bit decides.
@@ -230,19 +320,20 @@ impl Tracker {
         // The FIN counts as a received byte: a connection with no more than that was a probe.
         let asked = info.bytes_received > 1;
         self.unacked.remove(&row.cookie);
+        let by_us = self.histories.remove(&row.cookie).is_some_and(|history| history.is_taken());
         match self.connections.remove(&row.cookie) {
             Some(mut known) => {
                 if asked && !(known.counted || known.old) {
-                    self.arrive(row.port, known.first_seen(now));
+                    self.arrive(row, known.first_seen(now));
                     known.worked = true;
                 }
-                self.close(row.port, known.close(&info));
+                self.close(row.port, by_us, known.close(&info));
             }
             None if asked => {
-                self.arrive(row.port, now);
+                self.arrive(row, now);
                 let mut unseen = Connection::new(now, row.port, false);
                 unseen.worked = true;
-                self.close(row.port, unseen.close(&info));
+                self.close(row.port, false, unseen.close(&info));
             }
             None => {}
         }
@@ -291,15 +382,19 @@ impl Tracker {
         self.rules.ignored.iter().any(|network| network.contains(row.peer))
     }
 
-    fn arrive(&mut self, port: u16, at: Uptime) {
+    fn arrive(&mut self, row: &Row, at: Uptime) {
         self.tally.accepted += 1;
-        self.port(port).seen.accepted += 1;
+        self.port(row.port).seen.accepted += 1;
+        if let Some(closing) = &mut self.closing {
+            closing.arrived(row.peer);
+        }
         self.last_arrival = self.last_arrival.max(Some(at));
     }
 
-    fn close(&mut self, port: u16, fate: Fate) {
+    /// `by_us`: we have closed it.
+    fn close(&mut self, port: u16, by_us: bool, fate: Fate) {
         match fate {
-            Fate::Cut if self.stopping => {
+            Fate::Cut if self.stopping || by_us => {
                 self.tally.cut += 1;
                 self.port(port).cut = true;
             }
@@ -315,6 +410,7 @@ impl Tracker {
         let known = self.connections.entry(row.cookie).or_insert_with(|| Connection::new(now, row.port, baseline));
         let arrived = row.has_sent() && !(known.counted || known.old);
         let first = known.first_seen(now);
+        let before = known.last_look();
         let verdict = known.judge(now, row, stuck, &self.rules);
         known.seen = true;
         // An incomplete look may have missed it.
@@ -324,14 +420,27 @@ impl Tracker {
         }
         known.worked |= row.has_sent() && matches!(verdict.class(), Class::Busy | Class::Cooling | Class::Queued);
         let known = *known;
+        self.remember(now, row, before, &known);
         if known.unresolved {
             self.last_chance |= row.info().is_some_and(verdict::is_tie_held);
             self.ties.push(Tie { ends: row.ends(), cookie: row.cookie });
         }
         if arrived {
-            self.arrive(row.port, first);
+            self.arrive(row, first);
         }
         known
+    }
+
+    /// Keeps the history of a connection on which something moves.
+    fn remember(&mut self, now: Uptime, row: &Row, before: Option<(u32, u32, bool)>, known: &Connection) {
+        let (Some(before), Some(info)) = (before, row.info()) else { return };
+        let moved = (info.bytes_received as u32, info.bytes_sent as u32) != (before.0, before.1);
+        let history = match self.histories.entry(row.cookie) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) if moved => entry.insert(History::begin(before)),
+            Entry::Vacant(_) => return,
+        };
+        history.look(now, row, known.verdict, known.unresolved);
     }
 
     /// Sent, and for ten seconds no ACK: nobody is there. A client that merely reads slowly acknowledges window probes, and one

@@ -228,6 +228,11 @@ impl Connection {
         Uptime(now.since(Uptime(self.age(now))))
     }
 
+    /// Bytes received and sent at the last look, modulo 2^32, and whether a request was waiting for its answer. None: there was none.
+    pub fn last_look(&self) -> Option<(u32, u32, bool)> {
+        self.looked.then_some((self.received, self.sent, self.pending == Some(true)))
+    }
+
     fn age(&self, now: Uptime) -> Duration {
         Duration::from_millis(millis(now).wrapping_sub(self.since).into())
     }

@@ -1,4 +1,5 @@
-//! Where a server and its clients live: one network namespace, or two with 20 ms between them.
+//! Where a server and its clients live: one network namespace, or two with some time between them.
+#![allow(dead_code)] // each test uses some
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// One way.
-const DELAY: Duration = Duration::from_millis(10);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const PORT: u16 = 8080;
@@ -41,15 +40,20 @@ impl Network {
         Network { name: "loopback", address: Ipv4Addr::LOCALHOST, server, client, cut: None }
     }
 
-    /// Two namespaces, and between them the test itself, which hands on every packet 10 ms late: not every kernel has netem.
+    /// 20 ms there and back.
     pub fn far() -> Network {
+        Network::apart("20 ms", Duration::from_millis(10))
+    }
+
+    /// Two namespaces, and between them the test itself, which hands on every packet so late: not every kernel has netem.
+    pub fn apart(name: &'static str, one_way: Duration) -> Network {
         let (server, client) = (Namespace::new(), Namespace::new());
         let [near, remote] = [(&server, SERVER), (&client, CLIENT)]
             .map(|(end, address)| end.spawn(move || tunnel(address)).join().expect("a tunnel"));
         let cut = Arc::new(Mutex::new(HashSet::new()));
-        relay(&near, &remote, &cut);
-        relay(&remote, &near, &cut);
-        Network { name: "20 ms", address: SERVER, server, client, cut: Some(cut) }
+        relay(&near, &remote, one_way, &cut);
+        relay(&remote, &near, one_way, &cut);
+        Network { name, address: SERVER, server, client, cut: Some(cut) }
     }
 
     /// Runs a story among the servers: what it spawns is there too.
@@ -118,7 +122,7 @@ fn tunnel(address: Ipv4Addr) -> File {
 }
 
 /// Both threads end with the device, and that ends with its namespace.
-fn relay(from: &File, to: &File, cut: &Arc<Mutex<HashSet<u16>>>) {
+fn relay(from: &File, to: &File, one_way: Duration, cut: &Arc<Mutex<HashSet<u16>>>) {
     let (mut from, mut to) = (from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor"));
     let cut = cut.clone();
     let (sender, packets) = channel::<(Instant, Vec<u8>)>();
@@ -129,7 +133,7 @@ fn relay(from: &File, to: &File, cut: &Arc<Mutex<HashSet<u16>>>) {
             if ports(packet).is_some_and(|ports| ports.iter().any(|port| cut.lock().unwrap().contains(port))) {
                 continue;
             }
-            if sender.send((Instant::now() + DELAY, packet.to_vec())).is_err() {
+            if sender.send((Instant::now() + one_way, packet.to_vec())).is_err() {
                 return;
             }
         }

@@ -1,0 +1,165 @@
+//! Closes connections of the app, in a thread of its own: it may have to take the app's real ids, and whatever hangs there holds up nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ports::Family;
+use crate::core::traffic::keepalive::Chosen;
+use crate::sys::connection::{self, Owner};
+use crate::sys::proc::{self, Process};
+
+/// Descriptors that are looked at, as in ports.rs.
+const MOST_DESCRIPTORS: usize = 65_536;
+/// Whose a connection is, is looked up anew so often at most.
+const FIND_EVERY: Duration = Duration::from_millis(100);
+/// Enough for a handful of calls, and a read of /proc.
+const STACK: usize = 128 << 10;
+
+/// What became of a connection that was to be closed.
+#[derive(Debug)]
+pub enum Outcome {
+    Closed,
+    /// A request or an answer came, or it is somebody else's now: another time perhaps.
+    Moved,
+    /// It cannot be had.
+    Refused(io::Error),
+}
+
+/// The thread, as the loop sees it.
+#[derive(Debug)]
+pub struct Closer {
+    wanted: Sender<Vec<Chosen>>,
+    outcomes: Receiver<(Chosen, Outcome)>,
+}
+
+impl Closer {
+    pub fn start(family: Family) -> io::Result<Closer> {
+        let (wanted, batches) = channel::<Vec<Chosen>>();
+        let (sender, outcomes) = channel();
+        thread::Builder::new().stack_size(STACK).spawn(move || {
+            let mut sockets = Sockets::new(family);
+            for chosen in batches.iter().flatten() {
+                let outcome = sockets.close(&chosen);
+                if sender.send((chosen, outcome)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Closer { wanted, outcomes })
+    }
+
+    /// Asks for these to be closed. False: nobody does so any more.
+    pub fn close(&self, chosen: Vec<Chosen>) -> bool {
+        self.wanted.send(chosen).is_ok()
+    }
+
+    /// What has become of those that were asked for.
+    pub fn outcome(&self) -> Option<(Chosen, Outcome)> {
+        self.outcomes.try_recv().ok()
+    }
+}
+
+/// Where the app's connections are.
+struct Sockets {
+    family: Family,
+    owners: HashMap<i32, Owner>,
+    /// By inode: the process, and the number of its descriptor.
+    places: HashMap<u64, (i32, i32)>,
+    found_at: Option<Instant>,
+    /// Why some could not be looked for.
+    refused: Option<io::Error>,
+}
+
+impl Sockets {
+    fn new(family: Family) -> Sockets {
+        Sockets { family, owners: HashMap::new(), places: HashMap::new(), found_at: None, refused: None }
+    }
+
+    fn close(&mut self, chosen: &Chosen) -> Outcome {
+        let inode = u64::from(chosen.inode);
+        if !self.places.contains_key(&inode) && self.found_at.is_none_or(|at| at.elapsed() >= FIND_EVERY) {
+            self.find();
+            self.found_at = Some(now());
+        }
+        let Some((pid, number)) = self.places.get(&inode).copied() else {
+            let unknown = || io::Error::new(io::ErrorKind::NotFound, "no process is seen to hold it");
+            return Outcome::Refused(self.refused.take().unwrap_or_else(unknown));
+        };
+        let result = self.duplicate(pid, number).and_then(|socket| {
+            if connection::socket_inode(&socket) == Some(inode) { connection::end_reading(&socket, chosen) } else { Ok(false) }
+        });
+        match result {
+            Ok(true) => Outcome::Closed,
+            Ok(false) => Outcome::Moved,
+            Err(error) if is_refusal(&error) => Outcome::Refused(error),
+            // The process or its descriptor is gone, or we have no descriptor left for it just now.
+            Err(_) => {
+                self.places.remove(&inode);
+                Outcome::Moved
+            }
+        }
+    }
+
+    /// Looks through the descriptors of the app's processes.
+    fn find(&mut self) {
+        self.owners.clear();
+        self.places.clear();
+        let mut left = MOST_DESCRIPTORS;
+        for process in self.family.members(&proc::processes()) {
+            match proc::socket_descriptors(&process, &mut left) {
+                Some(sockets) => self.places.extend(sockets.into_iter().map(|(number, inode)| (inode, (process.pid, number)))),
+                // /proc does not show them; whoever may duplicate them can look.
+                None => self.find_one_by_one(&process, &mut left),
+            }
+        }
+    }
+
+    fn find_one_by_one(&mut self, process: &Process, left: &mut usize) {
+        for number in 0..proc::descriptor_count(process.pid).unwrap_or_default() {
+            let Some(less) = left.checked_sub(1) else { return };
+            *left = less;
+            match self.duplicate(process.pid, number) {
+                Ok(file) => {
+                    if let Some(inode) = connection::socket_inode(&file) {
+                        self.places.insert(inode, (process.pid, number));
+                    }
+                }
+                Err(error) if is_refusal(&error) => {
+                    self.refused = Some(error);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// A duplicate of a process's descriptor; where it is another user's, with that user's real ids.
+    fn duplicate(&mut self, pid: i32, number: i32) -> io::Result<std::os::fd::OwnedFd> {
+        let owner = match self.owners.entry(pid) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Owner::open(pid)?),
+        };
+        let refused = match owner.duplicate(number) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+            result => return result,
+        };
+        match proc::real_ids(pid) {
+            Some((uid, gid)) if connection::take_real_ids(uid, gid).is_ok() => owner.duplicate(number),
+            _ => Err(refused),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread has no clock but this")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// EPERM; EACCES of a security module; ENOSYS.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+}
