@@ -15,6 +15,8 @@ Commands:
   lameduck plan [OPTIONS] [[--] COMMAND...]   say what would happen and why; start nothing
   lameduck health [--live]                    exit 0 if ready (or alive), else 1: HEALTHCHECK
   lameduck status                             what /status knows, drawn for a person
+  lameduck install PATH                       copy this binary to a file or into a directory: for
+                                              an init container whose image is FROM scratch
   lameduck help [drain|exec|...]              this, or what applies to one of them
 
 Every option is also a variable: --grace-period is LAMEDUCK_GRACE_PERIOD. The option wins; an empty
@@ -323,6 +325,7 @@ pub enum Verb {
     Drain,
     Exec,
     Health,
+    Install,
     Plan,
     Run,
     Status,
@@ -340,7 +343,7 @@ struct Listed {
     options: &'static [&'static str],
 }
 
-const VERBS: [Listed; 5] = [
+const VERBS: [Listed; 6] = [
     Listed {
         name: "drain",
         verb: Verb::Drain,
@@ -365,6 +368,15 @@ const VERBS: [Listed; 5] = [
         about: "Exits with 0 if the app is ready, or lameduck alive, else with 1 and a reason: for HEALTHCHECK",
         headings: &["Health (lameduck health only)"],
         options: &["admin"],
+    },
+    Listed {
+        name: "install",
+        verb: Verb::Install,
+        usage: "lameduck install PATH",
+        about: "Copies this binary to PATH, a file or a directory, executable for all: for an init container whose image is FROM scratch and \
+                has no cp. It is written beside its place and renamed; what stands there is replaced",
+        headings: &[],
+        options: &[],
     },
     Listed {
         name: "plan",

@@ -7,10 +7,12 @@ mod client;
 pub mod core;
 mod drain;
 mod endpoints;
+pub mod foresee;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+mod install;
 mod log;
 mod oom_kills;
 mod plan;
@@ -112,6 +114,7 @@ fn begin(inherited: &'static Inherited, clock: run::Clock, termination: &mut Ter
         Verb::Status => status(&plan, inherited),
         Verb::Plan => Ok(print(&log::masked(&plan.describe()))),
         Verb::Run | Verb::Exec if plan.command.is_empty() => Err(usage(NO_COMMAND.to_owned())),
+        Verb::Install => install::install(&args.app.command),
         Verb::Run => supervise(&plan, &env, inherited, clock, termination),
         Verb::Exec => replace(&plan, &env, inherited, clock),
     }

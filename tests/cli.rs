@@ -1,6 +1,8 @@
 //! What is said about bad input, and that nothing was started.
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
@@ -207,5 +209,44 @@ fn no_refusal_shows_a_secret() {
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{error}");
         assert!(error.contains("***") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+/// Into a directory and as a file, again and again, with the same bytes, for everybody to run.
+#[test]
+fn install_copies_this_binary() {
+    let directory = std::env::temp_dir().join(format!("lameduck-test-{}-install", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let ours = fs::read(env!("CARGO_BIN_EXE_lameduck")).unwrap();
+    for (path, installed) in [(directory.clone(), "lameduck"), (directory.join("wrap"), "wrap"), (directory.clone(), "lameduck")]
+    {
+        let output = lameduck(&["install", path.to_str().unwrap()], &[]);
+        assert_eq!((output.status.code(), text(&output.stderr), text(&output.stdout)), (Some(0), String::new(), String::new()));
+        let installed = directory.join(installed);
+        assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert!(fs::read(&installed).unwrap() == ours, "not the same bytes");
+        let again = Command::new(&installed).arg("--version").output().expect("it runs");
+        assert!(again.status.success());
+    }
+    // Nothing half-written is left beside it.
+    let mut left: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["lameduck", "wrap"]);
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn install_says_in_one_line_what_is_wrong() {
+    for (arguments, code, part) in [
+        (&["install"][..], 64, "it needs one path"),
+        (&["install", "/tmp/a", "/tmp/b"], 64, "it needs one path"),
+        (&["install", "/nowhere/lameduck"], 78, "cannot install lameduck as /nowhere/lameduck: "),
+        (&["install", "/proc/self/comm"], 78, "cannot install lameduck as /proc/self/comm: "),
+        (&["install", "/dev/null"], 78, "not a plain file"),
+    ] {
+        let output = lameduck(arguments, &[]);
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(code), 1), "{error}");
+        assert!(error.starts_with("lameduck: cannot install") && error.contains(part), "{error}");
     }
 }

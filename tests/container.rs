@@ -3,6 +3,8 @@
 //! first run fetches packages.
 #[path = "container/hook.rs"]
 mod hook;
+#[path = "container/injected.rs"]
+mod injected;
 #[path = "container/kept.rs"]
 mod kept;
 #[path = "keepalive/pinned.rs"]

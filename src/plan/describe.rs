@@ -82,12 +82,7 @@ impl Plan {
         if self.timing.drain == Drain::Off {
             return String::new();
         }
-        let server = self.server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
-        let own_stop = match (self.stop_signal, self.server) {
-            (Some(signal), Some(server)) => signal == server.stop_signal(),
-            _ => true,
-        };
-        let what = match Way::choose(self.keep_alive, server, own_stop, self.cannot_close.is_none()) {
+        let what = match self.way(self.cannot_close.is_none()) {
             Way::Close => "closed one by one once nothing new comes, each between two requests",
             Way::Fewest => "not closed; the app gets its stop signal in the moment with the fewest in use",
             Way::OwnStop => "left to the server's own stop, as soon as nothing new comes",
@@ -98,6 +93,16 @@ impl Plan {
             let _ = writeln!(text, "  they cannot be closed from outside here: {why}");
         }
         text
+    }
+
+    /// What is done about kept-alive connections. `permitted`: they can be closed from outside.
+    pub fn way(&self, permitted: bool) -> Way {
+        let server = self.server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
+        let own_stop = match (self.stop_signal, self.server) {
+            (Some(signal), Some(server)) => signal == server.stop_signal(),
+            _ => true,
+        };
+        Way::choose(self.keep_alive, server, own_stop, permitted)
     }
 
     /// The budget to scale.

@@ -254,7 +254,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     let without_command = match verb {
         Verb::Drain => Some("drain a command: lameduck drain waits for what runs already"),
         Verb::Health | Verb::Status => Some("ask a command: lameduck health and lameduck status ask the lameduck that runs"),
-        Verb::Exec | Verb::Plan | Verb::Run => None,
+        Verb::Exec | Verb::Install | Verb::Plan | Verb::Run => None,
     };
     if let Some(what) = without_command.filter(|_| !args.app.command.is_empty()) {
         return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
