@@ -612,6 +612,125 @@ fn php_fpm_serves_until_nginx_has_ended() {
     });
 }
 
+/// How a platform stops the app of its example, as it is written there.
+struct Stop {
+    example: &'static str,
+    /// The first signal.
+    signal: String,
+    /// Until SIGKILL, in seconds.
+    budget: u32,
+    settings: Vec<(String, String)>,
+}
+
+/// By the parsers of Python, where it has one for the format; the others are read by their lines.
+fn stops() -> Vec<Stop> {
+    let rows = |name: &str, reader: &str| {
+        let program = format!("import json, sys\n{reader}\njson.dump(document, sys.stdout)");
+        let output = Command::new(support::PYTHON).args(["-c", &program]).arg(source(name)).output().expect("python3");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        parsed(name, &String::from_utf8(output.stdout).expect("UTF-8"), "")
+    };
+    let below = |rows: &[(String, String)], path: &str| -> Vec<(String, String)> {
+        let named = |row: &(String, String)| Some((row.0.strip_prefix(path)?.to_owned(), row.1.clone()));
+        rows.iter().filter_map(named).collect()
+    };
+    let (ecs, fly, hcl, unit) = (
+        "examples/platforms/ecs-task.json",
+        "examples/platforms/fly.toml",
+        "examples/platforms/shop.nomad.hcl",
+        "examples/platforms/shop.service",
+    );
+    let task = rows(ecs, "document = json.load(open(sys.argv[1]))");
+    let toml = rows(fly, "import tomllib\ndocument = tomllib.load(open(sys.argv[1], 'rb'))");
+    // NAME = "value" and Name=value.
+    let lines = |name: &str| -> Vec<(String, String)> {
+        let text = fs::read_to_string(source(name)).expect(name);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| line.split_once('='));
+        lines.map(|(name, value)| (name.trim().to_owned(), value.trim().trim_matches('"').to_owned())).collect()
+    };
+    let (job, service) = (lines(hcl), lines(unit));
+    assert_eq!(value(&service, "KillMode"), "mixed");
+    let environment = service.iter().filter(|row| row.0 == "Environment").map(|row| row.1.split_once('=').expect("NAME=value"));
+    vec![
+        Stop {
+            example: ecs,
+            signal: "SIGTERM".to_owned(),
+            budget: seconds(value(&task, "containerDefinitions.0.stopTimeout")),
+            settings: variables(&task, "containerDefinitions.0.environment"),
+        },
+        Stop {
+            example: fly,
+            signal: value(&toml, "kill_signal").to_owned(),
+            budget: seconds(value(&toml, "kill_timeout")),
+            settings: below(&toml, "env."),
+        },
+        Stop {
+            example: hcl,
+            signal: value(&job, "kill_signal").to_owned(),
+            budget: seconds(value(&job, "kill_timeout")),
+            settings: job.iter().filter(|row| row.0.starts_with("LAMEDUCK_")).cloned().collect(),
+        },
+        Stop {
+            example: unit,
+            signal: "SIGTERM".to_owned(),
+            budget: seconds(value(&service, "TimeoutStopSec")),
+            settings: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        },
+    ]
+}
+
+#[test]
+fn the_platforms_time_and_the_grace_period_agree() {
+    for Stop { example, budget, settings, .. } in stops() {
+        assert_eq!(seconds(value(&settings, "LAMEDUCK_GRACE_PERIOD")), budget, "{example}");
+        let output = lameduck(&settings, &["plan", "--", "gunicorn"].map(str::to_owned));
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && !said.contains("warnings"), "{example}:\n{said}");
+    }
+}
+
+/// What docs/platforms.md shows for balancers is taken.
+#[test]
+fn the_delay_behind_a_balancer_fits() {
+    let rows = shown("docs/platforms.md");
+    let settings = variables(&rows, "spec.containers.0.env");
+    let (grace, delay) = (value(&settings, "LAMEDUCK_GRACE_PERIOD"), value(&settings, "LAMEDUCK_DELAY"));
+    assert_eq!(seconds(grace), seconds(value(&rows, "spec.terminationGracePeriodSeconds")));
+    assert!((30..=60).contains(&seconds(delay)), "{delay}");
+    let output = lameduck(&settings, &["plan", "--", "nginx"].map(str::to_owned));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Every row of the table has a grace period that its delay fits into.
+    let page = fs::read_to_string(source("docs/platforms.md")).expect("docs/platforms.md");
+    let (_, table) = page.split_once("| balancer |").expect("the table");
+    let rows: Vec<Vec<&str>> =
+        table.split("\n\n").next().unwrap().lines().skip(2).map(|row| row.split(" | ").collect()).collect();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let (grace, delay) = (row[3].trim_end_matches(" |"), row[2].split(' ').next_back().unwrap());
+        let arguments = ["plan", "--grace-period", grace, "--delay", delay, "--stop-timeout", "10s", "--", "nginx"];
+        let output = lameduck(&[], &arguments.map(str::to_owned));
+        assert!(output.status.success(), "{row:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The platform's own first signal begins the drain; and INT, where that is what comes if nothing is said.
+#[test]
+fn the_platforms_first_signal_begins_the_drain() {
+    for Stop { example, signal, settings, .. } in stops() {
+        assert_eq!(signal, "SIGTERM", "{example}");
+        let by_default = if example.contains("fly") || example.contains("nomad") { 2 } else { 15 };
+        for signal in [15, by_default] {
+            let settings = settings.clone();
+            support::in_own_network(move || {
+                let mut init = start(&settings, "8080");
+                init.app_line("listens");
+                init.signal(signal);
+                init.line(" lame-duck ");
+            });
+        }
+    }
+}
+
 /// The paths of a pod's containers, init containers first.
 fn containers(rows: &[(String, String)], pod: &str) -> Vec<String> {
     let named = |path: &String| rows.iter().any(|row| row.0 == format!("{path}.name"));
