@@ -593,7 +593,7 @@ fn php_fpm_serves_until_nginx_has_ended() {
         assert_eq!(args[0], "php-fpm");
         let args = [&[fpm.as_str()], &args[1..].iter().map(String::as_str).collect::<Vec<_>>()[..], &["-R"]].concat();
         let mut php = run("containers.1", &args, "1s");
-        let mut web = run("containers.0", &[&nginx, "-c", &nginx_conf], "4s");
+        let mut web = run("containers.0", &[&nginx, "-c", &nginx_conf], "8s");
         support::listening(9102);
         support::eventually("through nginx to PHP", || (get("127.0.0.1:9102", "/readyz") == 200).then_some(()));
         assert_eq!(get("127.0.0.1:9103", "/readyz"), 200);
