@@ -1,4 +1,6 @@
 //! The examples say what they mean: they parse, their periods agree, and every setting they name exists.
+#[path = "support/serving.rs"]
+mod serving;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -21,6 +23,13 @@ const CONTAINERS: [(&str, &str); 5] = [
     (PRESTOP, "initContainers.0"),
 ];
 const SELECTOR: &str = "app.kubernetes.io/name";
+const TWO_CONTAINERS: &str = "examples/two-containers/blog.yaml";
+const SIDECAR: &str = "examples/sidecar/orders.yaml";
+const JOB: &str = "examples/job/export.yaml";
+const AUTOSCALING: &str = "examples/autoscaling/cart.yaml";
+/// Whole pods, each in one file with all that is around it.
+const WHOLE: [(&str, &str); 4] =
+    [(TWO_CONTAINERS, "Deployment"), (SIDECAR, "Deployment"), (JOB, "Job"), (AUTOSCALING, "Deployment")];
 
 #[test]
 fn kubernetes_stop_time_and_grace_period_agree() {
@@ -472,6 +481,275 @@ fn lameduck_takes_every_setting_of_the_examples() {
     }
 }
 
+/// Of the containers with lameduck in each whole pod: its budget is the pod's, it takes every setting, and the app's words are known.
+#[test]
+fn the_whole_pods_are_consistent() {
+    for (name, kind) in WHOLE {
+        let rows = object(name, kind);
+        let pod = "spec.template.spec";
+        let grace = seconds(value(&rows, &format!("{pod}.terminationGracePeriodSeconds")));
+        assert_eq!(value(&rows, &format!("{pod}.securityContext.runAsNonRoot")), "True", "{name}");
+        let mut with_lameduck = 0;
+        for container in containers(&rows, pod) {
+            let context = format!("{name}: {container}");
+            let of = |path: &str| value(&rows, &format!("{container}.{path}"));
+            assert_eq!(of("securityContext.readOnlyRootFilesystem"), "True", "{context}");
+            assert_eq!(of("securityContext.allowPrivilegeEscalation"), "False", "{context}");
+            assert_eq!(of("securityContext.capabilities.drop.0"), "ALL", "{context}");
+            let settings = settings(&rows, &container);
+            let Some((_, said)) = settings.iter().find(|(name, _)| name == "LAMEDUCK_GRACE_PERIOD") else { continue };
+            with_lameduck += 1;
+            assert_eq!(seconds(said), grace, "{context}");
+            assert_eq!(of("terminationMessagePolicy"), "FallbackToLogsOnError", "{context}");
+            let words = ["command", "args"].map(|list| below(&rows, &format!("{container}.{list}"))).concat();
+            let words = words.into_iter().skip_while(|word| word.ends_with("/lameduck") || word == "--");
+            let output = lameduck(&settings, &["plan".to_owned(), "--".to_owned()].into_iter().chain(words).collect::<Vec<_>>());
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success() && !said.contains("warnings"), "{context}:\n{said}");
+        }
+        assert_eq!(with_lameduck, if name == TWO_CONTAINERS { 2 } else { 1 }, "{name}");
+        if kind == "Job" {
+            continue;
+        }
+        let label = value(&rows, &format!("spec.template.metadata.labels.{SELECTOR}")).to_owned();
+        assert_eq!(value(&rows, &format!("spec.selector.matchLabels.{SELECTOR}")), label, "{name}");
+        assert_eq!(value(&object(name, "Service"), &format!("spec.selector.{SELECTOR}")), label, "{name}");
+        let budget = object(name, "PodDisruptionBudget");
+        assert_eq!(value(&budget, &format!("spec.selector.matchLabels.{SELECTOR}")), label, "{name}");
+    }
+}
+
+/// What `lameduck install` puts there is what the containers run.
+#[test]
+fn the_installed_binary_is_the_one_that_runs() {
+    let rows = object(TWO_CONTAINERS, "Deployment");
+    let pod = "spec.template.spec";
+    let install = below(&rows, &format!("{pod}.initContainers.0.command"));
+    let [program, verb, directory] = &install[..] else { panic!("{install:?}") };
+    assert_eq!((program.as_str(), verb.as_str()), ("/lameduck", "install"));
+    assert_eq!(value(&rows, &format!("{pod}.initContainers.0.volumeMounts.0.mountPath")), directory);
+    for container in ["containers.0", "containers.1"] {
+        let mount = number(&rows, &format!("{pod}.{container}.volumeMounts"), "lameduck");
+        let command = below(&rows, &format!("{pod}.{container}.command"));
+        assert_eq!(Path::new(&command[0]).parent(), Some(Path::new(value(&rows, &format!("{mount}.mountPath")))));
+    }
+}
+
+/// An init container that runs on: it starts first, and is stopped last. Of the Job's own containers none is without an end.
+#[test]
+fn the_sidecars_are_native() {
+    for (name, kind) in [(SIDECAR, "Deployment"), (JOB, "Job")] {
+        let rows = object(name, kind);
+        let sidecar = "spec.template.spec.initContainers.0";
+        assert_eq!(value(&rows, &format!("{sidecar}.restartPolicy")), "Always", "{name}");
+        // Without it the app would start at the same time.
+        value(&rows, &format!("{sidecar}.startupProbe.httpGet.port"));
+        assert!(!containers(&rows, "spec.template.spec").contains(&"spec.template.spec.containers.1".to_owned()), "{name}");
+    }
+    assert_eq!(value(&object(JOB, "Job"), "spec.template.spec.restartPolicy"), "Never");
+}
+
+/// The autoscaler asks for the figure that the adapter makes, of the pods that are there.
+#[test]
+fn the_autoscaler_s_figure_is_the_adapter_s() {
+    let (scaler, pods) = (object(AUTOSCALING, "HorizontalPodAutoscaler"), object(AUTOSCALING, "Deployment"));
+    for key in ["kind", "name"] {
+        let there = value(&pods, if key == "kind" { "kind" } else { "metadata.name" });
+        assert_eq!(value(&scaler, &format!("spec.scaleTargetRef.{key}")), there);
+    }
+    let asked = value(&scaler, "spec.metrics.0.pods.metric.name");
+    assert_eq!(value(&yaml("examples/prometheus-adapter.yaml"), "rules.custom.0.name.as"), asked);
+    assert!(!pods.iter().any(|(path, _)| path == "spec.replicas"), "each apply would set them back");
+}
+
+/// The pod of two containers, by real servers in one network: both get TERM at once, php-fpm would be done long before nginx, and serves
+/// until nginx has ended.
+#[test]
+fn php_fpm_serves_until_nginx_has_ended() {
+    let (rows, config) = (object(TWO_CONTAINERS, "Deployment"), object(TWO_CONTAINERS, "ConfigMap"));
+    support::in_own_network(move || {
+        let state = serving::State::new();
+        let index = state.file("index.php", value(&config, "data.index.php"));
+        let site = value(&config, "data.default.conf");
+        assert!(site.contains("/app/index.php"), "{site}");
+        let site = state.file("default.conf", &site.replace("/app/index.php", &index));
+        let around = "daemon off; error_log stderr warn; pid @/nginx.pid; events {} http { access_log off; client_body_temp_path @/b; \
+                      proxy_temp_path @/p; fastcgi_temp_path @/f; uwsgi_temp_path @/u; scgi_temp_path @/s; include SITE; }";
+        let directory = index.trim_end_matches("/index.php");
+        let nginx_conf = state.file("nginx.conf", &around.replace('@', directory).replace("SITE", &site));
+        state.file("php-fpm.conf.tmpl", value(&config, "data.php-fpm.conf.tmpl"));
+        let (nginx, fpm) = (serving::program("nginx", "nginx-light"), serving::matching("/usr/sbin", "php-fpm", "", "php-fpm"));
+        // The manifest's settings, its paths moved; who runs this is root.
+        let here = |text: &str| text.replace("/tmp/", &format!("{directory}/")).replace("/config/", &format!("{directory}/"));
+        let run = |container: &str, words: &[&str], delay: &str| {
+            let settings = settings(&rows, &format!("spec.template.spec.{container}"));
+            assert!(settings.len() > 2, "{settings:?}");
+            support::Pid1::spawn(&[&[support::LAMEDUCK, "--delay", delay, "--"], words].concat(), |command| {
+                command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+                command.envs(settings.iter().map(|(name, value)| (name, here(value))));
+            })
+        };
+        let args: Vec<String> = below(&rows, "spec.template.spec.containers.1.args").iter().map(|word| here(word)).collect();
+        assert_eq!(args[0], "php-fpm");
+        let args = [&[fpm.as_str()], &args[1..].iter().map(String::as_str).collect::<Vec<_>>()[..], &["-R"]].concat();
+        let mut php = run("containers.1", &args, "1s");
+        let mut web = run("containers.0", &[&nginx, "-c", &nginx_conf], "8s");
+        support::listening(9102);
+        support::eventually("through nginx to PHP", || (get("127.0.0.1:9102", "/readyz") == 200).then_some(()));
+        assert_eq!(get("127.0.0.1:9103", "/readyz"), 200);
+        php.signal(15);
+        web.signal(15);
+        // php-fpm's delay and quiet period are over, and nothing is in flight there.
+        php.line(" draining ");
+        assert_eq!(get("127.0.0.1:8080", "/"), 200);
+        assert_eq!((web.exit(), php.exit()), (0, 0), "{:#?}\n{:#?}", web.seen, php.seen);
+        let at = |pod: &support::Pid1, event: &str| {
+            let line =
+                pod.seen.iter().find(|line| line.contains(event)).unwrap_or_else(|| panic!("no {event} in {:#?}", pod.seen));
+            line.split(' ').next().expect("a time").to_owned()
+        };
+        assert!(at(&php, " stopping ") > at(&web, " exit "), "{:#?}\n{:#?}", web.seen, php.seen);
+    });
+}
+
+/// How a platform stops the app of its example, as it is written there.
+struct Stop {
+    example: &'static str,
+    /// The first signal.
+    signal: String,
+    /// Until SIGKILL, in seconds.
+    budget: u32,
+    settings: Vec<(String, String)>,
+}
+
+/// By the parsers of Python, where it has one for the format; the others are read by their lines.
+fn stops() -> Vec<Stop> {
+    let rows = |name: &str, reader: &str| {
+        let program = format!("import json, sys\n{reader}\njson.dump(document, sys.stdout)");
+        let output = Command::new(support::PYTHON).args(["-c", &program]).arg(source(name)).output().expect("python3");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        parsed(name, &String::from_utf8(output.stdout).expect("UTF-8"), "")
+    };
+    let below = |rows: &[(String, String)], path: &str| -> Vec<(String, String)> {
+        let named = |row: &(String, String)| Some((row.0.strip_prefix(path)?.to_owned(), row.1.clone()));
+        rows.iter().filter_map(named).collect()
+    };
+    let (ecs, fly, hcl, unit) = (
+        "examples/platforms/ecs-task.json",
+        "examples/platforms/fly.toml",
+        "examples/platforms/shop.nomad.hcl",
+        "examples/platforms/shop.service",
+    );
+    let task = rows(ecs, "document = json.load(open(sys.argv[1]))");
+    let toml = rows(fly, "import tomllib\ndocument = tomllib.load(open(sys.argv[1], 'rb'))");
+    // NAME = "value" and Name=value.
+    let lines = |name: &str| -> Vec<(String, String)> {
+        let text = fs::read_to_string(source(name)).expect(name);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| line.split_once('='));
+        lines.map(|(name, value)| (name.trim().to_owned(), value.trim().trim_matches('"').to_owned())).collect()
+    };
+    let (job, service) = (lines(hcl), lines(unit));
+    assert_eq!(value(&service, "KillMode"), "mixed");
+    let environment = service.iter().filter(|row| row.0 == "Environment").map(|row| row.1.split_once('=').expect("NAME=value"));
+    vec![
+        Stop {
+            example: ecs,
+            signal: "SIGTERM".to_owned(),
+            budget: seconds(value(&task, "containerDefinitions.0.stopTimeout")),
+            settings: variables(&task, "containerDefinitions.0.environment"),
+        },
+        Stop {
+            example: fly,
+            signal: value(&toml, "kill_signal").to_owned(),
+            budget: seconds(value(&toml, "kill_timeout")),
+            settings: below(&toml, "env."),
+        },
+        Stop {
+            example: hcl,
+            signal: value(&job, "kill_signal").to_owned(),
+            budget: seconds(value(&job, "kill_timeout")),
+            settings: job.iter().filter(|row| row.0.starts_with("LAMEDUCK_")).cloned().collect(),
+        },
+        Stop {
+            example: unit,
+            signal: "SIGTERM".to_owned(),
+            budget: seconds(value(&service, "TimeoutStopSec")),
+            settings: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        },
+    ]
+}
+
+#[test]
+fn the_platforms_time_and_the_grace_period_agree() {
+    for Stop { example, budget, settings, .. } in stops() {
+        assert_eq!(seconds(value(&settings, "LAMEDUCK_GRACE_PERIOD")), budget, "{example}");
+        let output = lameduck(&settings, &["plan", "--", "gunicorn"].map(str::to_owned));
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && !said.contains("warnings"), "{example}:\n{said}");
+    }
+}
+
+/// What docs/platforms.md shows for balancers is taken.
+#[test]
+fn the_delay_behind_a_balancer_fits() {
+    let rows = shown("docs/platforms.md");
+    let settings = variables(&rows, "spec.containers.0.env");
+    let (grace, delay) = (value(&settings, "LAMEDUCK_GRACE_PERIOD"), value(&settings, "LAMEDUCK_DELAY"));
+    assert_eq!(seconds(grace), seconds(value(&rows, "spec.terminationGracePeriodSeconds")));
+    assert!((30..=60).contains(&seconds(delay)), "{delay}");
+    let output = lameduck(&settings, &["plan", "--", "nginx"].map(str::to_owned));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Every row of the table has a grace period that its delay fits into.
+    let page = fs::read_to_string(source("docs/platforms.md")).expect("docs/platforms.md");
+    let (_, table) = page.split_once("| balancer |").expect("the table");
+    let rows: Vec<Vec<&str>> =
+        table.split("\n\n").next().unwrap().lines().skip(2).map(|row| row.split(" | ").collect()).collect();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let (grace, delay) = (row[3].trim_end_matches(" |"), row[2].split(' ').next_back().unwrap());
+        let arguments = ["plan", "--grace-period", grace, "--delay", delay, "--stop-timeout", "10s", "--", "nginx"];
+        let output = lameduck(&[], &arguments.map(str::to_owned));
+        assert!(output.status.success(), "{row:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The platform's own first signal begins the drain; and INT, where that is what comes if nothing is said.
+#[test]
+fn the_platforms_first_signal_begins_the_drain() {
+    for Stop { example, signal, settings, .. } in stops() {
+        assert_eq!(signal, "SIGTERM", "{example}");
+        let by_default = if example.contains("fly") || example.contains("nomad") { 2 } else { 15 };
+        for signal in [15, by_default] {
+            let settings = settings.clone();
+            support::in_own_network(move || {
+                let mut init = start(&settings, "8080");
+                init.app_line("listens");
+                init.signal(signal);
+                init.line(" lame-duck ");
+            });
+        }
+    }
+}
+
+/// The paths of a pod's containers, init containers first.
+fn containers(rows: &[(String, String)], pod: &str) -> Vec<String> {
+    let named = |path: &String| rows.iter().any(|row| row.0 == format!("{path}.name"));
+    ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|list| (0..).map(move |number| format!("{pod}.{list}.{number}")).take_while(named))
+        .collect()
+}
+
+/// The variables of a container, with the CPU request as the kubelet writes it.
+fn settings(rows: &[(String, String)], container: &str) -> Vec<(String, String)> {
+    let mut all = variables(rows, &format!("{container}.env"));
+    if let Some(millis) = all.iter_mut().find(|(name, _)| name == "LAMEDUCK_CPU_REQUEST_MILLIS") {
+        let request = value(rows, &format!("{container}.resources.requests.cpu"));
+        millis.1 = request.strip_suffix('m').map_or_else(|| format!("{request}000"), str::to_owned);
+    }
+    all
+}
+
 fn lameduck(settings: &[(String, String)], arguments: &[String]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
     command.env_clear().env("PATH", "/usr/bin:/bin").envs(settings.iter().cloned()).args(arguments);
@@ -480,18 +758,23 @@ fn lameduck(settings: &[(String, String)], arguments: &[String]) -> Output {
 
 /// A document as rows of path and scalar.
 fn yaml(name: &str) -> Vec<(String, String)> {
-    parsed(name, &fs::read_to_string(source(name)).expect(name))
+    parsed(name, &fs::read_to_string(source(name)).expect(name), "")
+}
+
+/// The object of a kind among a file's documents.
+fn object(name: &str, kind: &str) -> Vec<(String, String)> {
+    parsed(name, &fs::read_to_string(source(name)).expect(name), kind)
 }
 
 /// The first YAML that a page shows.
 fn shown(name: &str) -> Vec<(String, String)> {
     let page = fs::read_to_string(source(name)).expect(name);
     let (_, behind) = page.split_once("```yaml\n").unwrap_or_else(|| panic!("no YAML in {name}"));
-    parsed(name, behind.split("```").next().unwrap())
+    parsed(name, behind.split("```").next().unwrap(), "")
 }
 
-/// Read by somebody else's parser.
-fn parsed(name: &str, text: &str) -> Vec<(String, String)> {
+/// Read by somebody else's parser: the document of a kind, or the only one.
+fn parsed(name: &str, text: &str, kind: &str) -> Vec<(String, String)> {
     const FLATTEN: &str = "
 import sys, yaml
 def walk(path, node):
@@ -499,15 +782,19 @@ def walk(path, node):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             walk(path + [str(key)], value)
     else:
-        print('.'.join(path) + '\\t' + str(node))
-walk([], yaml.safe_load(sys.argv[1]))
+        print('.'.join(path) + '\\t' + str(node).replace('\\n', '\\r'))
+text, kind = sys.argv[1:]
+documents = [one for one in yaml.safe_load_all(text) if not kind or one['kind'] == kind]
+assert len(documents) == 1, f'{len(documents)} documents of kind {kind}'
+walk([], documents[0])
 ";
-    let output = Command::new("/usr/bin/python3").args(["-c", FLATTEN, text]).output();
+    let output = Command::new("/usr/bin/python3").args(["-c", FLATTEN, text, kind]).output();
     let output = output.expect("no /usr/bin/python3: install Debian's python3-yaml (tests/run does)");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} does not parse, or Debian's python3-yaml is not there:\n{said}");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().map(|line| line.split_once('\t').expect("a row")).map(|(path, value)| (path.into(), value.into())).collect()
+    let rows = text.split_terminator('\n').map(|line| line.split_once('\t').expect("a row"));
+    rows.map(|(path, value)| (path.into(), value.replace('\r', "\n"))).collect()
 }
 
 fn value<'a>(rows: &'a [(String, String)], path: &str) -> &'a str {

@@ -47,3 +47,31 @@ fn the_plan_that_is_shown() {
     let rule = kubectl_lameduck::lint::rules().find(|rule| lint.contains(rule.code)).unwrap();
     assert!(lint.contains(&format!("    why: {}\n    fix: {}\n", rule.why, rule.fix)), "{lint}");
 }
+
+/// The annotations of docs/mesh.md leave the drain whole; a proxy without them, or with a shorter time, cuts it.
+#[test]
+fn the_mesh_settings_are_enough() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/mesh.md")).unwrap();
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 5);
+    let cut = |annotations: &str| {
+        let annotations: String = annotations.lines().map(|line| format!("      {line}\n")).collect();
+        let text = format!(
+            "kind: Deployment\nmetadata: {{name: shop}}\nspec:\n  template:\n    metadata:\n{annotations}    spec:\n      \
+             terminationGracePeriodSeconds: 60\n      containers:\n      - {{name: web, command: [lameduck, --grace-period, 60s, --, nginx]}}\n"
+        );
+        let source = kubectl_lameduck::manifest::Source { name: "shop.yaml".to_owned(), text };
+        let report = kubectl_lameduck::lint::lint(&[kubectl_lameduck::manifest::parse(source).unwrap()]);
+        report.findings.iter().any(|finding| finding.rule.code == "mesh-cuts-drain")
+    };
+    for block in blocks {
+        assert!(!cut(block), "{block}");
+        let marked = block.replace("annotations:\n", "annotations:\n  sidecar.istio.io/inject: \"true\"\n");
+        let asks = if block.contains("istio") { &marked } else { block };
+        assert!(!cut(asks), "{asks}");
+        let spoilt = asks.replace("Sidecar: \"true\"", "Sidecar: \"false\"").replace("sidecar: \"true\"", "sidecar: \"false\"");
+        let spoilt = spoilt.replace("55", "5").replace("10s", "2s");
+        assert_ne!(spoilt, *asks);
+        assert!(cut(&spoilt), "{spoilt}");
+    }
+}

@@ -54,9 +54,17 @@ fn injected(source: &Source, how: How) -> Result<Edited, String> {
 /// The manifests of this test, and the examples.
 fn manifests() -> Vec<Source> {
     let mut all = Vec::new();
-    for directory in
-        ["tests/manifests", "../examples/inject", "../examples/kubernetes", "../examples/no-rebuild", "../examples/prestop"]
-    {
+    for directory in [
+        "tests/manifests",
+        "../examples/autoscaling",
+        "../examples/inject",
+        "../examples/job",
+        "../examples/kubernetes",
+        "../examples/no-rebuild",
+        "../examples/prestop",
+        "../examples/sidecar",
+        "../examples/two-containers",
+    ] {
         for entry in fs::read_dir(source(directory)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|suffix| suffix == "yaml" || suffix == "json") {

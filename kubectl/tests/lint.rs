@@ -154,6 +154,11 @@ fn no_rule_fires_on_the_examples() {
         &["examples"][..],
         &["-f", "examples/kubernetes"],
         &["-f", "examples/inject"],
+        // Whole by themselves.
+        &["-f", "examples/autoscaling"],
+        &["-f", "examples/job"],
+        &["-f", "examples/sidecar"],
+        &["-f", "examples/two-containers"],
         &["-f", "examples/no-rebuild", "-f", "examples/kubernetes/service.yaml", "-f", "examples/kubernetes/disruption.yaml"],
         // As the manifest's own first lines say.
         &["-f", "examples/prestop", "-f", "examples/kubernetes/service.yaml", "-f", "examples/kubernetes/disruption.yaml"],

@@ -1,6 +1,7 @@
 //! What is seen from outside: `--admin`, readiness, metrics, status, logs; each on a real PID 1, by clients that are not ours.
 
 mod at_rest;
+mod dashboard;
 mod endpoints;
 mod hostile;
 mod logs;
