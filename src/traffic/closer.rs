@@ -42,10 +42,12 @@ impl Closer {
         let (sender, outcomes) = channel();
         thread::Builder::new().stack_size(STACK).spawn(move || {
             let mut sockets = Sockets::new(family);
-            for chosen in batches.iter().flatten() {
-                let outcome = sockets.close(&chosen);
-                if sender.send((chosen, outcome)).is_err() {
-                    break;
+            for batch in batches {
+                let outcomes: Vec<_> = batch.into_iter().map(|chosen| (chosen, sockets.close(&chosen))).collect();
+                // Before anybody can know: with the app's ids this thread could be signalled by the app.
+                sockets.give_ids_back();
+                for outcome in outcomes {
+                    let _ = sender.send(outcome);
                 }
             }
         })?;
@@ -72,11 +74,13 @@ struct Sockets {
     found_at: Option<Instant>,
     /// Why some could not be looked for.
     refused: Option<io::Error>,
+    /// This thread has another user's real ids.
+    disguised: bool,
 }
 
 impl Sockets {
     fn new(family: Family) -> Sockets {
-        Sockets { family, owners: HashMap::new(), places: HashMap::new(), found_at: None, refused: None }
+        Sockets { family, owners: HashMap::new(), places: HashMap::new(), found_at: None, refused: None, disguised: false }
     }
 
     fn close(&mut self, chosen: &Chosen) -> Outcome {
@@ -148,8 +152,19 @@ impl Sockets {
             result => return result,
         };
         match proc::real_ids(pid) {
-            Some((uid, gid)) if connection::take_real_ids(uid, gid).is_ok() => owner.duplicate(number),
+            Some((uid, gid)) if connection::take_real_ids(uid, gid).is_ok() => {
+                self.disguised = true;
+                owner.duplicate(number)
+            }
             _ => Err(refused),
+        }
+    }
+
+    fn give_ids_back(&mut self) {
+        if std::mem::take(&mut self.disguised)
+            && let Some((uid, gid)) = proc::real_ids(std::process::id() as i32)
+        {
+            let _ = connection::take_real_ids(uid, gid);
         }
     }
 }
