@@ -196,7 +196,9 @@ fn supervise(
     };
     let outside = run::Outside { endpoints, own, probe: &probe, termination };
     let code = runtime.block_on(run::run(plan, pid, &signals, clock, outside));
-    sys::child::take_terminal_back(pid);
+    if plan.terminal {
+        sys::child::take_terminal_back(pid);
+    }
     // What is left to tidy is the kernel's: whoever waits for us need not.
     sys::exit(code)
 }

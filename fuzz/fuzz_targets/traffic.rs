@@ -41,6 +41,7 @@ fn row(u: &mut Unstructured) -> Result<Row> {
             bytes_acked: number(u)?,
             bytes_received: number(u)?,
             bare_acks: number(u)? as u32,
+            rtt: number(u)? as u32,
             segments_in: number(u)? as u32,
             min_rtt: if u.arbitrary()? { Some(number(u)? as u32) } else { None },
         }),

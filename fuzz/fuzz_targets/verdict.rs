@@ -25,6 +25,8 @@ struct Kernel {
     received: u64,
     bare_acks: u32,
     segments: u32,
+    /// The smoothed round trip, which bounds what an acknowledgement is delayed.
+    smoothed: u32,
     /// When an input without an answer will be acknowledged.
     delayed_ack: Option<u32>,
     /// Sent, and acknowledged then.
@@ -98,6 +100,7 @@ impl Kernel {
                 bytes_acked: acked,
                 bytes_received: self.received,
                 bare_acks: self.bare_acks,
+                rtt: self.smoothed * 1000,
                 segments_in: self.segments,
                 min_rtt: Some(self.rtt * 1000).filter(|micros| *micros > 0),
             }),
@@ -120,6 +123,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
         received: 0,
         bare_acks: 0,
         segments: 0,
+        smoothed: u.int_in_range(rtt.max(1)..=200)?,
         delayed_ack: None,
         unacked: None,
         unread: 0,
@@ -136,7 +140,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
             3 | 4 if !kernel.asked => {
                 // The client has the answer first.
                 kernel.pass(kernel.rtt);
-                kernel.ask(u.int_in_range(16..=1400)?, u.int_in_range(40..=200)?);
+                kernel.ask(u.int_in_range(16..=1400)?, u.int_in_range(40..=kernel.smoothed.max(40))?);
                 story.push(format!("{} asked", kernel.now));
             }
             5 if kernel.asked => {

@@ -88,6 +88,7 @@ pub fn decode_info(info: &[u8], wqueue: u32) -> Option<Info> {
         bytes_sent: sent.unwrap_or(bytes_acked.saturating_add(wqueue.into())),
         // segs_out - data_segs_out, 4.6; counters wrap.
         bare_acks: u32_at(info, 136)?.wrapping_sub(u32_at(info, 156).unwrap_or(0)),
+        rtt: u32_at(info, 68)?,
         segments_in: u32_at(info, 152).unwrap_or(0),
         min_rtt: u32_at(info, 148).filter(|micros| *micros != 0 && *micros != u32::MAX),
     })
@@ -322,7 +323,7 @@ mod tests {
         body[60..64].copy_from_slice(&9u32.to_ne_bytes());
         body[68..72].copy_from_slice(&99u32.to_ne_bytes());
         let mut info = vec![0u8; 300];
-        for (at, value) in [(44, 11u32), (52, 22), (56, 33), (136, 40), (148, 700), (152, 4), (156, 30)] {
+        for (at, value) in [(68, 900u32), (44, 11), (52, 22), (56, 33), (136, 40), (148, 700), (152, 4), (156, 30)] {
             info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
         for (at, value) in [(120, 1000u64), (128, 2000), (200, 3500), (208, 500)] {
@@ -351,7 +352,7 @@ mod tests {
             let info = row.info().unwrap();
             assert_eq!((info.last_data_sent, info.last_data_recv, info.last_ack_recv), (11, 22, 33));
             assert_eq!((info.bytes_sent, info.bytes_acked, info.bytes_received), (3000, 1000, 2000));
-            assert_eq!((info.bare_acks, info.segments_in, info.min_rtt), (10, 4, Some(700)));
+            assert_eq!((info.bare_acks, info.segments_in, info.rtt, info.min_rtt), (10, 4, 900, Some(700)));
         }
     }
 

@@ -404,3 +404,115 @@ fn chats_and_statements_are_left_alone() {
         server.join().unwrap();
     }
 }
+
+/// What `--keep-alive wait` would have let end is not cut by closing: a WebSocket that chats, a stream on a connection that was kept alive before,
+/// an upload that trickles, `Expect: 100-continue`. node loses what is in flight when it reads end-of-file.
+#[test]
+fn what_waiting_would_have_kept() {
+    let network = Network::loopback();
+    let address = SocketAddr::from((network.address, PORT));
+    let server = network.at_server(move || {
+        let state = State::new();
+        let script = state.file("server.js", include_str!("../verdict/server.js"));
+        let log = state.file("log", "");
+        let node = serving::program("node", "nodejs");
+        let options = ["--grace-period", "40s", "--delay", "1s", "--stop-timeout", "4s"];
+        let mut pid1 = Pid1::start(&[&[LAMEDUCK][..], &options, &["--", &node, &script, &log, "8080"]].concat());
+        eventually("the server listens", || TcpStream::connect(address).ok());
+        let connect = move || {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        };
+        // Beside them others are closed, again and again: the time when all are looked at most often.
+        let clients = Clients::connect(address, 5, USUAL);
+        let play = |play: fn(TcpStream)| {
+            let stream = connect();
+            thread::spawn(move || play(stream))
+        };
+        let plays = [
+            ("chat", play(chat)),
+            ("stream", play(stream_later)),
+            ("upload", play(trickling_upload)),
+            ("continue", play(continued)),
+        ];
+        thread::sleep(Duration::from_millis(300));
+        pid1.signal(TERM);
+        for (name, play) in plays {
+            play.join().unwrap_or_else(|_| panic!("{name} was cut: {:#?}", pid1.rest()));
+        }
+        assert_eq!(pid1.exit(), 0);
+        let tally = clients.finish();
+        assert_eq!((tally.left, tally.cut), (5, 0), "{tally:?}");
+    });
+    server.join().unwrap();
+}
+
+/// Messages of some bytes each way, ten a second for four seconds.
+fn chat(mut stream: TcpStream) {
+    let key = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    stream.write_all(format!("GET /chat?id=1 HTTP/1.1\r\nHost: shop\r\n{key}\r\n").as_bytes()).unwrap();
+    assert!(head(&mut stream).starts_with("HTTP/1.1 101"));
+    for number in 1000..1040 {
+        let mut frame = vec![0x81, 0x84, 0, 0, 0, 0];
+        frame.extend(number.to_string().as_bytes());
+        stream.write_all(&frame).unwrap();
+        let mut echo = [0; 6];
+        stream.read_exact(&mut echo).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Quick answers first; then, when others are being closed, pieces with pauses of 0.3 s.
+fn stream_later(mut stream: TcpStream) {
+    for _ in 0..9 {
+        stream.write_all(b"GET /fast?id=1&ms=0 HTTP/1.1\r\nHost: shop\r\n\r\n").unwrap();
+        assert!(head(&mut stream).contains("Content-Length: 6"));
+        stream.read_exact(&mut [0; 6]).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    stream.write_all(b"GET /stream?id=1&gap=300&pieces=10 HTTP/1.1\r\nHost: shop\r\n\r\n").unwrap();
+    let mut text = head(&mut stream);
+    while !text.ends_with("0\r\n\r\n") {
+        let mut part = [0; 1024];
+        let read = stream.read(&mut part).unwrap();
+        assert!(read > 0, "cut after {text:?}");
+        text += &String::from_utf8_lossy(&part[..read]);
+    }
+}
+
+fn trickling_upload(mut stream: TcpStream) {
+    for _ in 0..3 {
+        stream.write_all(b"POST /think?id=1&ms=100 HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\n").unwrap();
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(100));
+            stream.write_all(b"x").unwrap();
+        }
+        assert!(head(&mut stream).contains("Content-Length: 6"));
+        stream.read_exact(&mut [0; 6]).unwrap();
+    }
+}
+
+fn continued(mut stream: TcpStream) {
+    for _ in 0..4 {
+        let request = "POST /think?id=1&ms=100 HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        assert!(head(&mut stream).starts_with("HTTP/1.1 100"));
+        thread::sleep(Duration::from_millis(700));
+        stream.write_all(b"body").unwrap();
+        assert!(head(&mut stream).contains("Content-Length: 6"));
+        stream.read_exact(&mut [0; 6]).unwrap();
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Up to the empty line.
+fn head(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    while !text.ends_with("\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        text.push(byte[0].into());
+    }
+    text
+}

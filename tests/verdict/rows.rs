@@ -70,6 +70,7 @@ pub fn parse(line: &str) -> Option<Recorded<'_>> {
         bytes_acked: bytes_acked.parse().ok()?,
         bytes_received: received.parse().ok()?,
         bare_acks: number(bare)?,
+        rtt: 0,
         segments_in: 0,
         min_rtt: if min_rtt == "-" { None } else { Some(number(min_rtt)?) },
     };

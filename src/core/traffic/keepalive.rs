@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::row::{Info, Row, State};
+use super::row::{Info, Row};
 use super::verdict::{Verdict, millis};
 use crate::core::servers::{self, OwnStop};
 use crate::core::time::Uptime;
@@ -27,10 +27,9 @@ const RIGHT_AFTER: u32 = 6;
 const REST: u32 = 20;
 /// A request that came so many ms ago is whole: its segments follow each other at once.
 const WHOLE: u32 = 5;
-/// A request that has waited so many ms for its answer has been acknowledged by itself, where the round trip is short: the kernel delays an
-/// ACK by 40 ms, or by the round trip if that is longer.
-const ACKNOWLEDGED: u32 = 60;
-const SHORT_ROUND_TRIP: u32 = 20;
+/// The kernel delays the ACK of a request that has no answer yet by so many ms, or by the smoothed round trip if that is longer; and by two ticks.
+const DELAYED_ACK: u32 = 40;
+const TWO_TICKS: u32 = 20;
 /// Connections that were never seen right after an answer are closed at rest, from so long after the first closing on.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// So many are closed in a second at most, so that their clients do not all connect elsewhere in the same moment,
@@ -108,9 +107,10 @@ pub struct History {
     refused: bool,
     /// The shortest time from the client's getting an answer to its next request, hasty ones left out, ms.
     think: Option<u16>,
-    /// Bytes of the present answer, and of the one before.
+    /// Bytes of the present answer, and of the shortest and the longest one before it.
     answer: u32,
-    answer_before: u32,
+    shortest: u32,
+    longest: u32,
     /// At the last look.
     received: u32,
     sent: u32,
@@ -204,7 +204,10 @@ impl History {
 
     fn ask(&mut self, bytes: u32, pause: Pause, info: &Info) {
         self.short |= bytes < SHORTEST;
-        self.answer_before = self.answer;
+        if self.answer > 0 {
+            self.shortest = if self.shortest == 0 { self.answer } else { self.shortest.min(self.answer) };
+            self.longest = self.longest.max(self.answer);
+        }
         match pause {
             Pause::Unknown => {}
             Pause::Of(pause) if pause >= HASTY + round_trip(info) => {
@@ -247,9 +250,14 @@ impl History {
         self.sure && !self.asking
     }
 
-    /// The present answer is as long as the one before it.
+    /// The present answer is as long as any before it.
     fn is_answer_whole(&self) -> bool {
-        !self.asking && self.answer_before > 0 && self.answer >= self.answer_before
+        !self.asking && self.longest > 0 && self.answer >= self.longest
+    }
+
+    /// The present answer is like those before it. One that is not may be the first part of a stream.
+    fn is_usual(&self) -> bool {
+        (self.shortest..=self.longest).contains(&self.answer)
     }
 
     /// Its client asks at times that can be foreseen: next to never right after an answer.
@@ -265,7 +273,7 @@ fn passed(from: u32, to: u32) -> u32 {
 
 /// Long enough for a delayed ACK.
 fn has_rested(info: &Info) -> bool {
-    info.rest() >= ACKNOWLEDGED && round_trip(info) <= SHORT_ROUND_TRIP
+    info.rtt > 0 && info.rest() >= DELAYED_ACK.max(info.rtt.div_ceil(1000)) + TWO_TICKS
 }
 
 /// In ms.
@@ -280,6 +288,8 @@ pub struct Closing {
     finishes: bool,
     /// Whatever the protocol is.
     any: bool,
+    /// `--idle-after`: so long may a pause inside an answer be.
+    idle_after: Duration,
     began: Uptime,
     /// How many may be closed now, and when that was counted.
     credit: f64,
@@ -305,10 +315,11 @@ pub struct Chosen {
 }
 
 impl Closing {
-    pub fn begin(now: Uptime, finishes: bool, any: bool) -> Closing {
+    pub fn begin(now: Uptime, finishes: bool, any: bool, idle_after: Duration) -> Closing {
         Closing {
             finishes,
             any,
+            idle_after,
             began: now,
             credit: MOST_AT_ONCE / 4.0,
             counted: now,
@@ -337,13 +348,7 @@ impl Closing {
     /// Whether a connection is to be closed now. `unresolved`: the verdict is not sure.
     pub fn choose(&mut self, now: Uptime, row: &Row, verdict: Verdict, unresolved: bool, history: &History) -> Option<Chosen> {
         let info = row.info()?;
-        if self.credit < 1.0
-            || history.refused
-            || !history.is_kept(self.any)
-            || row.state != State::Established
-            || row.rqueue > 0
-            || row.inode == 0
-        {
+        if self.credit < 1.0 || history.refused || !history.is_kept(self.any) {
             return None;
         }
         let any_moment = self.finishes && is_whole(info, verdict);
@@ -364,6 +369,9 @@ impl Closing {
             Verdict::Sending if history.is_answer_whole() && !row.full && info.last_data_sent < info.last_data_recv => false,
             _ => return false,
         };
+        if !history.is_usual() && Duration::from_millis(info.rest().into()) < self.idle_after {
+            return false;
+        }
         let since = info.last_data_sent;
         let think = u32::from(history.think.unwrap_or_default());
         let soon = RIGHT_AFTER.max((think / 2).saturating_sub(RIGHT_AFTER));
@@ -403,7 +411,7 @@ fn is_whole(info: &Info, verdict: Verdict) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::Seen;
+    use super::super::row::{Seen, State};
     use super::super::tracker::Tracker;
     use super::super::verdict::Rules;
     use super::*;
@@ -546,11 +554,13 @@ mod tests {
     /// What must never be closed, each with its guard.
     #[test]
     fn those_that_are_left_alone() {
+        // Longer than a regular client is waited for.
         let rest = |mut scene: Scene| {
-            scene.wait(300);
+            scene.wait(600);
             scene.look().len()
         };
-        assert_eq!(rest(Scene::after_turns(2).closing(false)), 1, "the rule: two turns, and at rest");
+        assert_eq!(rest(Scene::after_turns(5).closing(false)), 1, "the rule: at rest, after some turns");
+        assert_eq!(rest(Scene::after_turns(2).closing(false)), 1, "two turns");
         assert_eq!(rest(Scene::after_turns(1).closing(false)), 0, "one turn");
         assert_eq!(rest(Scene::after_turns(0).closing(false)), 0, "none since the stop signal");
 
@@ -600,6 +610,23 @@ mod tests {
         assert_eq!(rest(scene.closing(false)), 0, "too short for HTTP");
     }
 
+    /// It may be the first part of a stream, which nobody can know before the second.
+    #[test]
+    fn an_answer_unlike_those_before_it_is_waited_for() {
+        let mut scene = Scene::after_turns(5);
+        scene.ask(REQUEST);
+        scene.wait(10);
+        scene.answer(ANSWER + 20);
+        scene.look();
+        let mut scene = scene.closing(false);
+        for _ in 0..3 {
+            scene.wait(300);
+            assert_eq!(scene.look(), []);
+        }
+        scene.wait(300);
+        assert_eq!(scene.look().len(), 1, "as long as --idle-after");
+    }
+
     #[test]
     fn a_hasty_client_is_left_until_it_rests() {
         let mut scene = Scene::new();
@@ -632,7 +659,7 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_at_once() {
-        let mut closing = Closing::begin(at(0), false, true);
+        let mut closing = Closing::begin(at(0), false, true, Duration::from_secs(1));
         assert!((20.0..=64.0).contains(&closing.credit), "20 at once");
         closing.look(at(10_000));
         assert_eq!(closing.credit, MOST_AT_ONCE, "and no more than this, however long ago");
@@ -644,7 +671,7 @@ mod tests {
     #[test]
     fn clients_that_come_back() {
         let [one, other]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        let mut closing = Closing::begin(at(0), false, false);
+        let mut closing = Closing::begin(at(0), false, false, Duration::from_secs(1));
         (0..4).for_each(|_| closing.closed(at(1), one));
         (0..9).for_each(|_| closing.arrived(other));
         closing.arrived(one);

@@ -113,6 +113,8 @@ pub struct Info {
     pub bare_acks: u32,
     /// Segments received with data; they may wrap.
     pub segments_in: u32,
+    /// Smoothed, in microseconds; 0: not measured yet.
+    pub rtt: u32,
     /// Microseconds; None where the kernel has seen none.
     pub min_rtt: Option<u32>,
 }

@@ -242,7 +242,7 @@ impl Tracker {
     /// From the next look on connections are chosen to be closed. `finishes`: the app finishes a request in flight even after it has read
     /// end-of-file.
     pub fn begin_closing(&mut self, now: Uptime, finishes: bool) {
-        self.closing.get_or_insert_with(|| Closing::begin(now, finishes, self.closes_any));
+        self.closing.get_or_insert_with(|| Closing::begin(now, finishes, self.closes_any, self.rules.idle_after));
     }
 
     /// Connections of any protocol count as kept-alive ones, not only those with messages as long as HTTP's.
