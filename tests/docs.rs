@@ -1,5 +1,8 @@
 //! What is written agrees with what is done.
 
+#[path = "docs/promise.rs"]
+mod promise;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -34,6 +37,7 @@ fn option(word: &str) -> bool {
 const TEXTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "docs/keepalive.md",
     "docs/shutdown.md",
     "docs/traffic.md",
@@ -85,6 +89,7 @@ const OTHERS: &[&str] = &[
     "--http-address",
     "--http-port",
     "--config",
+    "--repo",
 ];
 
 #[test]
