@@ -2,6 +2,8 @@
 //! and not lameduck.
 
 mod hook;
+#[path = "../keepalive/pinned.rs"]
+mod pinned;
 mod pod;
 mod stop;
 #[path = "../support/mod.rs"]
@@ -61,6 +63,24 @@ fn server() -> Pid1 {
 fn serves_on(pod: &mut Pid1) {
     assert!(pod.is_running(), "{:#?}", pod.seen);
     answered(ask(8080, "/0"), "answer\n");
+}
+
+/// Clients that keep their connection and go on asking: the hook closes each between two requests, as lameduck does as PID 1.
+#[test]
+fn clients_that_never_leave() {
+    const KEEPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keepalive/threads.py");
+    in_own_network(|| {
+        let mut pod = Pid1::start(&[PYTHON, "-u", KEEPS]);
+        listening(8080);
+        let clients = pinned::Clients::connect(([127, 0, 0, 1], 8080).into(), 5, pinned::USUAL);
+        let ended = Hook::start(&pod, &[&PATIENT[..], &["--strict"]].concat()).ends();
+        assert_eq!((ended.code, &ended.err[..]), (0, &[][..]), "{ended:?}");
+        assert!(ended.only_line().contains(", 5 kept alive and closed"), "{ended:?}");
+        assert!(ended.after() < 6.0, "{ended:?}");
+        let tally = clients.finish();
+        assert_eq!((tally.left, tally.cut), (5, 0), "{tally:?}");
+        assert!(tally.lost == 0 && pod.is_running(), "{tally:?}");
+    });
 }
 
 #[test]
