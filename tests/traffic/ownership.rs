@@ -59,7 +59,10 @@ fn what_apache_says_to_itself_is_no_traffic_and_what_others_say_is() {
         assert!(seconds(field(&stopping, "after")) > asked_for, "{asked_for} {stopping}");
         assert_eq!(init.exit(), 0);
         let exit = init.line(" exit ");
-        assert_eq!((field(&exit, "accepted"), field(&exit, "finished"), field(&exit, "cut")), ("10", "10", "0"), "{exit}");
+        // On a busy machine one of Apache's own may be over before anybody can ask whose it was: rather one too many than a client's missed.
+        let accepted: u32 = field(&exit, "accepted").parse().unwrap();
+        assert!((10..=12).contains(&accepted), "{exit}");
+        assert_eq!((field(&exit, "finished"), field(&exit, "cut")), (field(&exit, "accepted"), "0"), "{exit}");
         let last = seconds(field(&exit, "last_accept"));
         assert!(last < asked_for, "{last} {asked_for}");
     });
