@@ -656,6 +656,17 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_pushes_was_cut_even_if_it_pushed_once_more_at_the_end() {
+        let mut tracker = Tracker::new(Rules { max_silence: Some(Duration::from_secs(5)), ..rules() });
+        verdict(&mut tracker, 10_000, &row(info(500, 600, 490, 100, 50)));
+        verdict(&mut tracker, 11_000, &row(info(100, 1600, 90, 200, 50)));
+        assert_eq!(verdict(&mut tracker, 15_000, &row(info(100, 5600, 90, 600, 50))), Verdict::Silent);
+        tracker.stopping();
+        tracker.ended(at(15_100), &Row { state: State::Closing, ..row(info(50, 5700, 40, 700, 51)) });
+        assert_eq!(tracker.tally(), Tally { cut: 1, ..Tally::default() });
+    }
+
+    #[test]
     fn a_vanished_client_is_stuck_after_ten_seconds_a_slow_one_never() {
         let sending = |ack, acked| Row { wqueue: 500, ..row(Info { bytes_acked: acked, ..info(100, 60_000, ack, 900, 100) }) };
         let mut tracker = Tracker::new(rules());

@@ -276,7 +276,8 @@ impl Connection {
         match () {
             _ if !self.worked && !asked_again => Fate::Nothing,
             _ if self.broken_off || !delivered || self.is_unanswered() => Fate::Cut,
-            _ if given_up && self.sent == sent => Fate::Cut,
+            // Who sends unasked goes on sending, and has not finished.
+            _ if given_up && (self.sent == sent || self.gap > 0) => Fate::Cut,
             _ => Fate::Finished,
         }
     }
