@@ -85,7 +85,11 @@ impl Sockets {
 
     fn close(&mut self, chosen: &Chosen) -> Outcome {
         let inode = u64::from(chosen.inode);
-        if !self.places.contains_key(&inode) && self.found_at.is_none_or(|at| at.elapsed() >= FIND_EVERY) {
+        let is_unknown = !self.places.contains_key(&inode);
+        if is_unknown && self.found_at.is_some_and(|at| at.elapsed() < FIND_EVERY) {
+            return Outcome::Moved;
+        }
+        if is_unknown {
             self.find();
             self.found_at = Some(now());
         }
