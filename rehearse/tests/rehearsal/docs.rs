@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// Of cargo, gunicorn and lameduck.
-const OTHERS: [&str; 8] = ["--bind", "--delay", "--git", "--help", "--locked", "--path", "--release", "--target"];
+const OTHERS: [&str; 9] = ["--bind", "--delay", "--git", "--help", "--keep-alive", "--locked", "--path", "--release", "--target"];
 
 fn text() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rehearse.md")).expect("docs/rehearse.md")
