@@ -156,17 +156,21 @@ fn an_app_that_has_moved_into_another_group_is_signalled_all_the_same() {
 def says(who):
     signal.signal(10, lambda *_: print(who, 'got it', flush=True))
     signal.signal(15, lambda *_: os._exit(6))
+heard, say = os.pipe()
 if os.fork() == 0:
     says('who stayed')
+    os.write(say, b'x')
     while True: time.sleep(1)
 other = os.fork()
 if other == 0:
     os.setpgid(0, 0)
     says('the other')
+    os.write(say, b'x')
     while True: time.sleep(1)
-while os.getpgid(other) != other: time.sleep(0.01)
-os.setpgid(0, other)
 says('main')
+os.read(heard, 1)
+os.read(heard, 1)
+os.setpgid(0, other)
 print('ready', flush=True)
 while True: time.sleep(1)";
     lameduck(&["--group", "--", PYTHON, "-c", app], |init| {
