@@ -70,6 +70,8 @@ pub async fn accept(listener: tokio::net::TcpListener, sender: UnboundedSender<A
             && let Some(connection) = open.remove(dispensable)
         {
             connection.task.abort();
+            // Its task ends, and closes its descriptor, when it gets its turn: in a flood, nothing here would ever wait for that.
+            tokio::task::yield_now().await;
         }
         let stage = Arc::new(AtomicU8::new(Stage::Silent as u8));
         let task = tokio::spawn(serve(stream, sender.clone(), Arc::clone(&stage))).abort_handle();

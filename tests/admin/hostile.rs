@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network};
+use crate::support::{LAMEDUCK, PYTHON, Pid1, eventually, in_own_network, signal_to};
 use crate::{ADMIN, Client, TERM, USR1, field, get, get_from, seconds, start};
 
+const STOP: i32 = 19;
+const CONT: i32 = 18;
 const WINCH: i32 = 28;
 /// All that PID 1 may ever have in memory.
 const MOST_KIB: u64 = 10 << 10;
@@ -206,6 +208,28 @@ fn an_honest_client_among_silent_ones() {
         last.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
         last.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    });
+}
+
+/// Descriptors are given back as fast as they are taken, also when all that wait come in at once.
+#[test]
+fn a_full_queue_of_clients_takes_no_more_descriptors_than_allowed() {
+    in_own_network(|| {
+        let mut init = start(&[], &[]);
+        init.app_line("ready");
+        init.signal(STOP);
+        let mut held: Vec<TcpStream> = (0..120).map(|_| connect().unwrap()).collect();
+        let last = held.last_mut().unwrap();
+        last.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+        last.set_nonblocking(true).unwrap();
+        let (pid, mut most) = (init.pid, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| signal_to(pid, CONT));
+            while last.read(&mut [0]).is_err() {
+                most = most.max(descriptors(pid));
+            }
+        });
+        assert!(most < 64 + 20, "{most}");
     });
 }
 
