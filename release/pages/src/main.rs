@@ -55,7 +55,9 @@ fn write_page(command: &Command, directory: &Path) -> io::Result<()> {
     let page = Man::new(command.clone()).manual("lameduck");
     let mut text = Vec::new();
     page.render(&mut text)?;
-    // What stands below the options there is what man pages call notes.
-    let text = String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH NOTES\n");
+    // What stands below the options is set by hand, line by line; man pages call it notes.
+    let text = String::from_utf8_lossy(&text)
+        .replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n")
+        .replace("\n.SH VERSION\n", "\n.fi\n.SH VERSION\n");
     fs::write(directory.join(page.get_filename()), text)
 }
