@@ -29,6 +29,9 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+#[doc(hidden)]
+pub use cli::reference;
+
 use cli::Verb;
 use core::cgroup::{Cgroup, Figure};
 use core::secrets::Secrets;

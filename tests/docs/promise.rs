@@ -160,7 +160,7 @@ fn the_exit_codes() {
     }
     for (heading, paths, least) in [
         ("Exit codes of lameduck", &["src/lib.rs", "src/drain.rs"][..], 6),
-        ("Exit codes of lameduck-rehearse", &["rehearse/src/main.rs"], 3),
+        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs"], 3),
         ("Exit codes of kubectl lameduck", &["kubectl/src/main.rs"], 3),
     ] {
         let code: String = paths.iter().map(|path| read(path)).collect();
