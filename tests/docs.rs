@@ -122,6 +122,20 @@ fn every_variable_that_is_written_of_exists() {
     }
 }
 
+/// What README.md shows of `lameduck plan` is what it prints; a line of `…` stands for others.
+#[test]
+fn the_sample_of_plan_is_true() {
+    let text = read("README.md");
+    let sample = text.split("```\n$ lameduck ").nth(1).and_then(|rest| rest.split("```").next()).expect("a sample in README.md");
+    let (words, lines) = sample.split_once('\n').expect("lines behind the command");
+    let output = Command::new(env!("CARGO_BIN_EXE_lameduck")).args(words.split(' ')).env_clear().output().expect("lameduck plan");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    for part in lines.split("…\n").filter(|part| !part.is_empty()) {
+        assert!(printed.contains(part), "README.md shows\n{part}of\n{printed}");
+    }
+    assert!(lines.contains("timeline\n"));
+}
+
 #[test]
 fn every_known_server_is_documented() {
     let text = read("docs/servers.md");

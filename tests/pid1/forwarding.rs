@@ -41,7 +41,7 @@ fn every_signal_that_can_be_is_forwarded() {
 
 #[test]
 fn and_every_one_during_the_shutdown_but_the_one_that_hurries() {
-    lameduck(&["--delay", "15s", "--", report(), "--listen", "127.0.0.1:0"], |init| {
+    lameduck(&["--grace-period", "150s", "--delay", "100s", "--", report(), "--listen", "127.0.0.1:0"], |init| {
         init.app_line("ready ");
         init.signal(15);
         init.line("lame-duck");

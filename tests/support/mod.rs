@@ -14,8 +14,15 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-/// How long anything may take on a loaded machine before the test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take on a loaded machine before the test gives up on it: a minute, or the seconds that `LAMEDUCK_TEST_PATIENCE`
+/// named when the tests were built. An emulated machine needs more.
+pub const PATIENCE: Duration = match option_env!("LAMEDUCK_TEST_PATIENCE") {
+    Some(seconds) if !seconds.is_empty() => match u64::from_str_radix(seconds, 10) {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => panic!("LAMEDUCK_TEST_PATIENCE is no number of seconds"),
+    },
+    _ => Duration::from_secs(60),
+};
 
 /// The binary under test: cargo's, or the one that `LAMEDUCK_TEST_BINARY` named (the static one, say) when the tests were built.
 /// cargo rebuilds them when the variable changes.
