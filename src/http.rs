@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::core::url::{self, Target, Url};
+use crate::core::start::url::{self, Target, Url};
 
 const LONGEST_HEAD: usize = 16 << 10;
 

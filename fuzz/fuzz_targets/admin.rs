@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lameduck::core::shutdown::{Drain, Phase, Timing};
-use lameduck::core::snapshot::{Snapshot, Traffic};
+use lameduck::core::output::snapshot::{Snapshot, Traffic};
 use lameduck::fuzzing;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use hyper::http::uri::PathAndQuery;
 use lameduck::core::signals::Signal;
+use lameduck::core::start::url::Url;
 use lameduck::core::time::parse_duration;
-use lameduck::core::url::Url;
 
 use crate::Refused;
 use crate::contender::Contender;

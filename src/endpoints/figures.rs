@@ -7,13 +7,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::Now;
-use crate::app::{self, Target};
+use crate::core::output::snapshot::{AppFigures, Snapshot};
 use crate::core::servers::Server;
-use crate::core::snapshot::{AppFigures, Snapshot};
 use crate::core::time::Uptime;
 use crate::core::traffic::Sample;
 use crate::core::traffic::verdict::Rules;
 use crate::plan::Plan;
+use crate::services::{self, Target};
 use crate::sys::proc;
 use crate::traffic::{self, Family, Traffic, Watch};
 
@@ -34,8 +34,8 @@ pub struct Found {
 
 #[derive(Clone, Debug, Default)]
 struct Look {
-    /// None: nobody could look.
-    app: Option<AppFigures>,
+    /// For each service. Empty: nobody could look.
+    services: Vec<AppFigures>,
     target: Option<Target>,
     /// None: the loop watches, and knows more.
     traffic: Option<Traffics>,
@@ -67,7 +67,7 @@ impl Figures {
         Figures {
             rules: plan.rules.clone(),
             ports: plan.ports.clone(),
-            server: plan.server,
+            server: plan.main().server,
             sender,
             found,
             looking: None,
@@ -99,14 +99,14 @@ impl Figures {
         let (number, sender) = (self.looks, self.sender.clone());
         let (rules, ports, server) = (self.rules.clone(), self.ports.clone(), self.server);
         let started = std::thread::Builder::new().spawn(move || {
-            let target = now.main.map(|main| app::target(main, server));
-            let app = Some(proc::figures(target.map(|target| target.pid)));
-            let traffic = (!now.watched && now.main.is_some()).then(|| {
+            let target = now.main().map(|main| services::target(main, server));
+            let services = proc::figures(&now.processes, target.map(|target| target.pid));
+            let traffic = (!now.watched && now.main().is_some()).then(|| {
                 let traffic::Found { listening, source, sample } =
                     Traffic::look_once(Watch::plain(rules, &ports, Family::Descendants));
                 Traffics { listening, source, sample }
             });
-            let _ = sender.send(Found { number, look: Some(Box::new(Look { app, target, traffic })) });
+            let _ = sender.send(Found { number, look: Some(Box::new(Look { services, target, traffic })) });
         });
         if started.is_err() {
             // No thread to be had: then without these figures.
@@ -128,9 +128,8 @@ impl Figures {
         match found.look {
             Some(mut look) if is_present => {
                 // Who was reaped meanwhile is missing from both sums: a counter does not go back.
-                if let (Some(app), Some((_, Look { app: Some(last), .. }))) = (&mut look.app, &self.latest) {
-                    app.cpu = app.cpu.max(last.cpu);
-                }
+                let before = self.latest.iter().flat_map(|(_, look)| &look.services);
+                look.services.iter_mut().zip(before).for_each(|(service, before)| service.cpu = service.cpu.max(before.cpu));
                 self.latest = Some((now, *look));
             }
             // It came back, and nobody waits for it.
@@ -149,7 +148,9 @@ impl Figures {
 
     pub fn with(&self, mut snapshot: Snapshot) -> Snapshot {
         let Some((_, look)) = &self.latest else { return snapshot };
-        snapshot.app = look.app.filter(|_| snapshot.pid.is_some());
+        snapshot.services.iter_mut().zip(&look.services).for_each(|(service, figures)| service.figures = Some(*figures));
+        let runs = snapshot.pid.is_some() || snapshot.services.iter().any(|service| service.pid.is_some());
+        snapshot.app = look.services.iter().copied().reduce(AppFigures::plus).filter(|_| runs);
         if let Some(target) = look.target.filter(|_| snapshot.pid.is_some()) {
             snapshot.target = Some(target.pid);
             snapshot.server = target.server.map(|server| server.name);

@@ -12,13 +12,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::info;
 
-use crate::core::metrics;
+use crate::core::output::metrics;
+use crate::core::output::snapshot::Snapshot;
 use crate::core::shutdown::{Ended, Phase};
-use crate::core::snapshot::Snapshot;
 use crate::core::time::Uptime;
+use crate::fatal::{Fatal, exit};
 use crate::plan::Plan;
 use crate::traffic::OwnConnections;
-use crate::{Fatal, exit};
 use figures::{Figures, Found};
 pub use readiness::Probe;
 use readiness::{Checked, Readiness};
@@ -37,12 +37,12 @@ pub enum Message {
 }
 
 /// What the loop knows when a message comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Now {
     pub time: Uptime,
     pub phase: Phase,
-    /// The main process, while it runs.
-    pub main: Option<i32>,
+    /// Of each service, the main command first: its process, while it runs.
+    pub processes: Vec<Option<i32>>,
     /// The loop looks at the traffic itself.
     pub watched: bool,
 }
@@ -56,6 +56,18 @@ pub struct Endpoints {
     warm_up: WarmUp,
     /// Who waits for the present figures.
     waiting: Vec<Asked>,
+}
+
+impl Now {
+    /// Nothing runs yet.
+    pub fn starting(time: Uptime) -> Now {
+        Now { time, phase: Phase::Serving, processes: Vec::new(), watched: false }
+    }
+
+    /// The main command's process, while it runs.
+    pub fn main(&self) -> Option<i32> {
+        self.processes.first().copied().flatten()
+    }
 }
 
 impl Endpoints {
@@ -85,7 +97,7 @@ impl Endpoints {
     }
 
     /// The next message for `on`. Cancel-safe.
-    pub async fn next(&mut self) -> Message {
+    async fn next(&mut self) -> Message {
         tokio::select! {
             Some(checked) = self.readiness.next() => Message::Checked(checked),
             Some(found) = self.figures.next() => Message::Found(found),
@@ -109,9 +121,9 @@ impl Endpoints {
         self.warm_up.stop();
     }
 
-    /// A process has been reaped, which may be the readiness command.
-    pub fn reaped(&mut self, now: Uptime, pid: i32, ended: Ended) {
-        self.readiness.reaped(now, pid, ended);
+    /// A readiness command has ended.
+    pub fn probe_ended(&mut self, now: Uptime, pid: i32, ended: Ended) {
+        self.readiness.probe_ended(now, pid, ended);
     }
 
     /// The readiness command runs, or could not be started.
@@ -146,6 +158,14 @@ impl Endpoints {
     fn answer(&mut self, snapshot: Snapshot) {
         let snapshot = self.figures.with(snapshot);
         self.waiting.drain(..).for_each(|asked| answer(asked, &snapshot));
+    }
+}
+
+/// The next message; never, where there are no endpoints. Cancel-safe.
+pub async fn next(endpoints: Option<&mut Endpoints>) -> Message {
+    match endpoints {
+        Some(endpoints) => endpoints.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -104,7 +104,7 @@ impl Readiness {
     pub fn ask(&mut self, now: Now, reply: oneshot::Sender<Reply>, warming_up: Option<String>) -> Option<Probe> {
         let passes = self.pass_on_stop && matches!(now.phase, Phase::LameDuck | Phase::Draining);
         let no = match now.phase {
-            Phase::Serving if now.main.is_none() => Some("starting".to_owned()),
+            Phase::Serving if now.main().is_none() => Some("starting".to_owned()),
             Phase::Serving => warming_up,
             _ if passes => None,
             _ => Some(now.phase.name().to_owned()),
@@ -178,8 +178,8 @@ impl Readiness {
         }
     }
 
-    /// A process has been reaped: if it is the command, it says whether the app is ready.
-    pub fn reaped(&mut self, now: Uptime, pid: i32, ended: Ended) {
+    /// A readiness command has ended: if it is the present one, it says whether the app is ready.
+    pub fn probe_ended(&mut self, now: Uptime, pid: i32, ended: Ended) {
         if self.probe != Some(pid) {
             return;
         }

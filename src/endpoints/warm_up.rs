@@ -7,8 +7,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use crate::core::start::url::Url;
 use crate::core::time::{Show, Uptime};
-use crate::core::url::Url;
 use crate::http::{self, Own};
 use crate::plan::{self, Plan};
 

@@ -1,29 +1,40 @@
 //! What `lameduck plan` prints.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::size::Look;
-use super::{CpuSource, Plan, stop_names};
+use super::{CpuSource, Plan, joined};
 use crate::core::servers::KeptAlive;
 use crate::core::shutdown::Drain;
+use crate::core::shutdown::rule::own_stop_signals;
 use crate::core::time::Show;
 use crate::core::traffic::keepalive::{KeepAlive, Way};
 
 impl Plan {
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        let command: Vec<String> = self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if command.is_empty() {
+        let words = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let main = self.main();
+        if main.command.is_empty() {
             text.push_str("command       none given\n");
         } else {
-            let _ = writeln!(text, "command       {}", command.join(" "));
+            let _ = writeln!(text, "command       {}", words(&main.command));
         }
         let _ = writeln!(
             text,
             "server        {}",
-            self.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
+            main.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
         );
+        for companion in self.services.iter().skip(1) {
+            let expendable = if companion.expendable { "; its end is only a warning" } else { "" };
+            let _ = writeln!(text, "companion     {}: {}{expendable}", companion.name, words(&companion.command));
+        }
+        if self.has_companions() || !self.before_commands.is_empty() {
+            text.push_str("\nstart, one after the other\n");
+            self.start_order().iter().for_each(|step| _ = writeln!(text, "  {step}"));
+        }
         text.push_str("\nsettings\n");
         for setting in &self.settings {
             let _ = writeln!(text, "  {:<16} {:<12} {}", setting.name, setting.value, setting.source);
@@ -31,6 +42,7 @@ impl Plan {
         text.push_str(&self.size());
         text.push_str("\ntimeline\n");
         text.push_str(&self.timeline());
+        text.push_str(&self.stop_order());
         text.push_str(&self.kept_alive());
         text.push_str("  UDP and QUIC have no connections to watch: what listens on UDP alone is held for the delay alone\n");
         if !self.warnings.is_empty() {
@@ -71,8 +83,11 @@ impl Plan {
             }
             _ => text.push_str("  cpu              unknown\n"),
         }
-        for (name, value) in &size.child_env {
-            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
+        for service in &self.services {
+            let whose = if self.has_companions() { format!("  for {}", service.name) } else { String::new() };
+            for (name, value) in &service.child_env {
+                let _ = writeln!(text, "  {:<16} {name}={value}{whose}", "sets");
+            }
         }
         text
     }
@@ -97,12 +112,51 @@ impl Plan {
 
     /// What is done about kept-alive connections. `permitted`: they can be closed from outside.
     pub fn way(&self, permitted: bool) -> Way {
-        let server = self.server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
-        let own_stop = match (self.stop_signal, self.server) {
-            (Some(signal), Some(server)) => signal == server.stop_signal(),
-            _ => true,
+        let server = self.main().server;
+        let facts = server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
+        Way::choose(self.keep_alive, facts, self.rule.is_own_stop(server), permitted)
+    }
+
+    /// What is done before the main command runs, and it itself.
+    fn start_order(&self) -> Vec<String> {
+        let words = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let mut steps = Vec::new();
+        let targets = &self.before.wait_for;
+        let mut waited = 0;
+        let mut wait = |steps: &mut Vec<String>, until: usize| {
+            steps.extend(targets.iter().take(until).skip(waited).map(|(text, _)| format!("wait for {text}")));
+            waited = until.max(waited);
         };
-        Way::choose(self.keep_alive, server, own_stop, permitted)
+        for before in &self.before_commands {
+            wait(&mut steps, before.waits);
+            steps.push(format!("run {}", words(&before.command)));
+        }
+        steps.extend(self.services.iter().skip(1).map(|companion| format!("start {}", companion.name)));
+        wait(&mut steps, targets.len());
+        steps.push(format!("start {}", self.main().name));
+        steps
+    }
+
+    /// Who is stopped when, where there are several.
+    fn stop_order(&self) -> String {
+        let mut text = String::new();
+        for command in &self.on_stop {
+            let command = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(
+                text,
+                "  at the stop signal: run {command}; no service is stopped before it has ended, or the time is up"
+            );
+        }
+        if !self.has_companions() {
+            return text;
+        }
+        let main = format!("{} ({})", self.main().name, joined(&self.rule.stop_signals(self.main().server)));
+        let companions = self.services.iter().skip(1).rev();
+        let companions = companions.map(|service| format!("{} ({})", service.name, joined(&own_stop_signals(service.server))));
+        let order: Vec<String> = [main].into_iter().chain(companions).collect();
+        let _ = writeln!(text, "  stopped one after the other, each when the one before has ended: {}", order.join(", "));
+        text.push_str("  each has an equal share of what is left until SIGKILL; then the next is stopped, too\n");
+        text
     }
 
     /// The budget to scale.
@@ -111,7 +165,7 @@ impl Plan {
         let timing = &self.timing;
         let grace = timing.grace.as_secs_f64();
         let column = |at: Duration| ((at.as_secs_f64() / grace) * WIDTH as f64).round() as usize;
-        let marks = [timing.delay, timing.until_told(), timing.until_kill(), timing.grace];
+        let marks = [timing.delay, timing.until_sent(), timing.until_kill(), timing.grace];
         let mut bar = String::new();
         let mut from = 0;
         for (mark, fill) in marks.iter().zip(['=', '-', '.', '!']) {
@@ -125,17 +179,13 @@ impl Plan {
             Drain::Requests => "and until nothing new comes and nothing is in flight",
             Drain::Connections => "and until nothing new comes and all connections are closed",
         };
-        let signal = match (self.stop_signal, self.server) {
-            (Some(signal), _) => signal.to_string(),
-            (None, Some(server)) => stop_names(server),
-            (None, None) => "TERM".to_owned(),
-        };
+        let signal = joined(&self.rule.stop_signals(self.main().server));
         format!(
             "  |{bar}\n  = until {:<7} lame duck: the app serves on, at least the delay\n  - until {:<7} draining: {drained}\n  . until {:<7} stopping: {signal} at the latest at {}, then time to exit\n  ! until {:<7} margin: SIGKILL at {}, before the kubelet's\n",
             Show(timing.delay).to_string(),
-            Show(timing.until_told()).to_string(),
+            Show(timing.until_sent()).to_string(),
             Show(timing.until_kill()).to_string(),
-            Show(timing.until_told()),
+            Show(timing.until_sent()),
             Show(timing.grace).to_string(),
             Show(timing.until_kill()),
         )
@@ -144,7 +194,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use crate::core::cgroup::{Cgroup, Figure};
+    use crate::core::size::cgroup::{Cgroup, Figure};
     use crate::plan::Facts;
     use crate::plan::tests::{made, with};
 

@@ -3,6 +3,7 @@
 mod before;
 mod describe;
 mod outside;
+mod services;
 mod size;
 
 use std::collections::BTreeMap;
@@ -13,20 +14,22 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::{self, Args, Verb};
-use crate::core::cgroup::{Cgroup, Figure};
-use crate::core::line::Format;
-use crate::core::network::Network;
-use crate::core::question::Question;
+use crate::core::output::TERMINATION_LOG;
+use crate::core::output::line::Format;
 use crate::core::servers::{self, Server};
+use crate::core::shutdown::rule::{StopOn, StopRule};
 use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
+use crate::core::size::cgroup::{Cgroup, Figure};
 use crate::core::spelling;
 use crate::core::time::{Show, parse_duration};
 use crate::core::traffic::keepalive::KeepAlive;
+use crate::core::traffic::network::Network;
+use crate::core::traffic::question::Question;
 use crate::core::traffic::verdict::Rules;
-use crate::termination::USUAL_PLACE;
 pub use before::{Before, Template, Values};
 pub use outside::{Outside, Ready, WarmUp};
+pub use services::{Before as BeforeCommand, Service};
 pub use size::{CpuSource, Size};
 
 /// The environment as it was at the start. A set but empty variable counts as unset.
@@ -113,14 +116,6 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Which signals begin the shutdown.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum StopOn {
-    /// TERM, and the graceful signal of whatever then runs.
-    Auto,
-    Given(SignalSet),
-}
-
 /// A setting as `lameduck plan` shows it.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -131,29 +126,30 @@ pub struct Setting {
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub command: Vec<OsString>,
-    /// Recognised by the command's words; what then runs may be another.
-    pub server: Option<&'static Server>,
+    /// The main command first, then its companions in the order in which they are started. Never empty.
+    pub services: Vec<Service>,
+    /// Commands that run to their end before the services start.
+    pub before_commands: Vec<BeforeCommand>,
+    /// Commands that run at the stop signal.
+    pub on_stop: Vec<Vec<OsString>>,
+    /// What the environment of those gains.
+    pub helper_env: Vec<(String, String)>,
     pub timing: Timing,
     /// Where the grace period came from.
     pub grace_from: Source,
     pub rules: Rules,
     pub ports: Vec<u16>,
-    /// `--in-flight`.
     pub keep_alive: KeepAlive,
     /// Why kept-alive connections cannot be closed here, and the way out, where somebody has looked.
     pub cannot_close: Option<String>,
+    /// `--in-flight`.
     pub in_flight: Option<Question>,
     /// For `lameduck drain`: say by the exit code whether it drained, and send PID 1 its stop signal.
     pub strict: bool,
     pub stop: bool,
-    /// None: auto.
-    pub stop_signal: Option<Signal>,
-    pub stop_on: StopOn,
-    pub rewrites: Vec<Rewrite>,
+    pub rule: StopRule,
     pub group: bool,
     pub success: Vec<u8>,
-    pub terminal: bool,
     pub size: Size,
     pub before: Before,
     pub outside: Outside,
@@ -162,6 +158,18 @@ pub struct Plan {
     pub log_format: Format,
     pub settings: Vec<Setting>,
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The main command.
+    pub fn main(&self) -> &Service {
+        &self.services[0]
+    }
+
+    /// Whether there are companions.
+    pub fn has_companions(&self) -> bool {
+        self.services.len() > 1
+    }
 }
 
 /// One line for a person, without our name before it.
@@ -308,22 +316,24 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         _ => {
             match server {
-                Some(server) => reader.show("stop-signal", stop_names(server), Source::Known(server)),
+                Some(server) => reader.show("stop-signal", joined(server.stop), Source::Known(server)),
                 None => reader.show("stop-signal", "TERM", Source::Default("auto: not known yet; what then runs decides")),
             }
             None
         }
     };
-    let stop_on = stop_on(&mut reader, args, server, stop_signal, facts.terminal)?;
-    let rewrites = reader.list("rewrite", &args.signals.rewrite, "rewrite", Rewrite::parse)?;
-    check_rewrites(&rewrites, &stop_on, server, stop_signal, facts.terminal)?;
+    let rule = stop_rule(&mut reader, args, server, stop_signal, facts.terminal)?;
     let group = flag(&mut reader, "group", args.signals.group)?;
     let success =
         reader.list("success-code", &args.signals.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
 
-    let size = size::size(&mut reader, args, facts, server, &words, &mut warnings)?;
+    let size = size::size(&mut reader, args, facts, &mut warnings)?;
+    let mut services = services::services(&mut reader, args, server, &words, &size)?;
+    let before_commands = services::before(&mut reader, args)?;
+    let on_stop = services::on_stop(&mut reader, args)?;
 
-    let (before, command) = before::before(&mut reader, args, &size)?;
+    let (before, command) = before::before(&mut reader, args, &size, &services[0].child_env)?;
+    services[0].command = command;
 
     let outside = outside::outside(&mut reader, args, verb, in_kubernetes)?;
 
@@ -332,7 +342,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
             reader.show("termination-log", &given.text, given.source);
             Some(PathBuf::from(given.text))
         }
-        None if facts.termination_log => Some(USUAL_PLACE.into()),
+        None if facts.termination_log => Some(TERMINATION_LOG.into()),
         None => None,
     };
     let log_level = log_level(&mut reader, args, verb)?;
@@ -352,8 +362,10 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         );
     }
     Ok(Plan {
-        command,
-        server,
+        helper_env: size.gain(env, None, &[], false),
+        services,
+        before_commands,
+        on_stop,
         timing,
         grace_from,
         rules,
@@ -363,12 +375,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         in_flight,
         strict: verb == Verb::Drain && flag(&mut reader, "strict", args.drain.strict)?,
         stop: verb == Verb::Drain && flag(&mut reader, "stop", args.drain.stop)?,
-        stop_signal,
-        stop_on,
-        rewrites,
+        rule,
         group,
         success,
-        terminal: facts.terminal,
         size,
         before,
         outside,
@@ -458,8 +467,8 @@ fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(
     Ok((Timing { grace, delay, delay_given: is_given, quiet, stop_timeout, idle_after, drain }, grace_source))
 }
 
-fn stop_names(server: &Server) -> String {
-    server.stop.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
+fn joined(signals: &[Signal]) -> String {
+    signals.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
 }
 
 fn drain_name(drain: Drain) -> &'static str {
@@ -480,49 +489,33 @@ fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Result<R
     Ok(Rules { idle_after, max_silence: max_silence.map(|(length, _)| length), ignored })
 }
 
-fn stop_on(
+fn stop_rule(
     reader: &mut Reader<'_>,
     args: &Args,
-    server: Option<&Server>,
+    server: Option<&'static Server>,
     stop_signal: Option<Signal>,
     terminal: bool,
-) -> Result<StopOn> {
+) -> Result<StopRule> {
+    let mut rule = StopRule { stop_on: StopOn::Auto, stop_signal, rewrites: Vec::new(), terminal };
     let typed = if args.signals.stop_on.is_empty() { None } else { Some(args.signals.stop_on.join(",")) };
-    let given = reader.given("stop-on", typed.as_deref())?;
-    let Some(given) = given.filter(|given| given.text != "auto") else {
-        reader.show("stop-on", automatic(server, stop_signal, terminal), Source::Default("auto"));
-        return Ok(StopOn::Auto);
-    };
-    let mut set = SignalSet::default();
-    for text in given.text.split(',') {
-        let one = Given { text: text.trim().to_owned(), source: given.source.clone() };
-        let signal = Signal::parse(&one.text).map_err(|why| one.cannot("stop-on signal", why))?;
-        if !signal.is_forwarded() {
-            return Err(one.cannot("stop-on signal", "it cannot be caught or is never forwarded"));
+    match reader.given("stop-on", typed.as_deref())?.filter(|given| given.text != "auto") {
+        None => reader.show("stop-on", rule.known(server), Source::Default("auto")),
+        Some(given) => {
+            let mut set = SignalSet::default();
+            for text in given.text.split(',') {
+                let one = Given { text: text.trim().to_owned(), source: given.source.clone() };
+                let signal = Signal::parse(&one.text).map_err(|why| one.cannot("stop-on signal", why))?;
+                if !signal.is_forwarded() {
+                    return Err(one.cannot("stop-on signal", "it cannot be caught or is never forwarded"));
+                }
+                set.insert(signal);
+            }
+            reader.show("stop-on", set, given.source);
+            rule.stop_on = StopOn::Given(set);
         }
-        set.insert(signal);
     }
-    reader.show("stop-on", set, given.source);
-    Ok(StopOn::Given(set))
-}
-
-/// What `auto` is known to begin with before anything runs.
-fn automatic(server: Option<&Server>, stop_signal: Option<Signal>, terminal: bool) -> SignalSet {
-    let own = stop_signal.or(server.map(Server::stop_signal)).filter(|signal| !(*signal == Signal::WINCH && terminal));
-    [Signal::TERM].into_iter().chain(own).collect()
-}
-
-fn check_rewrites(
-    rewrites: &[Rewrite],
-    stop_on: &StopOn,
-    server: Option<&Server>,
-    stop_signal: Option<Signal>,
-    terminal: bool,
-) -> Result<()> {
-    let stopping = match stop_on {
-        StopOn::Auto => automatic(server, stop_signal, terminal),
-        StopOn::Given(set) => *set,
-    };
+    let stopping = rule.known(server);
+    let rewrites = reader.list("rewrite", &args.signals.rewrite, "rewrite", Rewrite::parse)?;
     for (index, rewrite) in rewrites.iter().enumerate() {
         if stopping.contains(rewrite.from) {
             return Err(Refused::Usage(format!(
@@ -534,7 +527,8 @@ fn check_rewrites(
             return Err(Refused::Usage(format!("cannot rewrite {} twice: the two contradict; give one", rewrite.from)));
         }
     }
-    Ok(())
+    rule.rewrites = rewrites;
+    Ok(rule)
 }
 
 fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool> {
@@ -599,7 +593,7 @@ mod tests {
         plan(verb, &args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
     }
 
-    fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
+    pub fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
         let Refused::Usage(error) = made(options, variables).unwrap_err() else { panic!("a bad file") };
         assert!(error.starts_with("cannot ") && !error.contains('\n'), "{error}");
         error
@@ -625,7 +619,7 @@ mod tests {
         let t = made(&["x"], &[]).unwrap().timing;
         assert_eq!((t.grace, t.until_kill()), (10 * S, 9 * S), "as docker stop");
         let t = made(&["x"], &kubernetes).unwrap().timing;
-        assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_told(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
+        assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_sent(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
         let t = made(&["--grace-period", "5s", "x"], &[]).unwrap().timing;
         assert_eq!(Timing::margin(t.grace), S / 2);
         assert!(t.delay + t.stop_timeout + Timing::margin(t.grace) <= t.grace, "{t:?}");
@@ -633,7 +627,7 @@ mod tests {
         assert_eq!((t.delay, t.stop_timeout), (8 * S, S), "the default gives way");
         for grace in 1..=120 {
             let t = made(&["--grace-period", &grace.to_string(), "x"], &[]).unwrap().timing;
-            assert!(t.delay <= t.until_told() && t.until_told() + t.stop_timeout <= t.until_kill(), "{t:?}");
+            assert!(t.delay <= t.until_sent() && t.until_sent() + t.stop_timeout <= t.until_kill(), "{t:?}");
         }
     }
 

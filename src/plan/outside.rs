@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Reader, Refused, Result, Source, flag};
 use crate::cli::{Args, Verb};
-use crate::core::url::{self, Target, Url};
+use crate::core::start::url::{self, Target, Url};
 
 /// Where `health` and `status` ask when nobody says.
 const USUAL_ADDRESS: &str = "127.0.0.1:9102";

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 
 use super::{Env, Facts, Given, Reader, Refused, Result, Source};
 use crate::cli::Args;
-use crate::core::cgroup::{self, Figure};
-use crate::core::cpu::{self, Millicores};
-use crate::core::quantity;
 use crate::core::servers::{Server, Workers};
-use crate::core::template;
-use crate::core::workers::{self, Decided, Decimal, Memory, Policy};
+use crate::core::size::cgroup::{self, Figure};
+use crate::core::size::cpu::{self, Millicores};
+use crate::core::size::quantity;
+use crate::core::size::workers::{self, Decided, Decimal, Memory, Policy};
+use crate::core::start::template;
 
 pub const CPU_MILLIS: &str = "LAMEDUCK_CPU_REQUEST_MILLIS";
 pub const MEMORY_LIMIT: &str = "LAMEDUCK_MEMORY_LIMIT";
@@ -26,8 +26,8 @@ pub struct Size {
     pub workers: Option<u64>,
     /// What had the last word on that, in words.
     pub because: String,
-    /// What the app's environment gains.
-    pub child_env: Vec<(String, String)>,
+    /// `--workers-env`: the variables in which the main command finds the count.
+    pub named: Vec<String>,
     /// Every place that was looked at, the winners included.
     pub looks: Vec<Look>,
 }
@@ -94,6 +94,28 @@ impl<T: Copy> Search<T> {
 }
 
 impl Size {
+    /// What the environment of a service gains; what the user set is never overwritten. `is_main`: `--workers-env` is for it.
+    pub fn gain(&self, env: &Env, server: Option<&Server>, words: &[String], is_main: bool) -> Vec<(String, String)> {
+        let (Some(cpu), Some(workers)) = (&self.cpu, self.workers) else { return Vec::new() };
+        let count = |name: &str| (name.to_owned(), workers.to_string());
+        let mut gained = vec![count("LAMEDUCK_WORKERS")];
+        // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
+        if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
+            match server.map_or(Workers::Elsewhere, |server| server.workers) {
+                _ if is_main && !self.named.is_empty() => gained.extend(self.named.iter().map(|name| count(name))),
+                Workers::Variables(own) if !own.iter().any(|name| env.get(name).is_some()) => {
+                    gained.extend(own.first().map(|name| count(name)));
+                }
+                Workers::JavaOption => gained.extend(java_option(env, words, workers)),
+                Workers::Variables(_) | Workers::Elsewhere => {}
+            }
+        }
+        gained.dedup();
+        // What is appended to is meant to be there.
+        gained.retain(|(name, _)| env.get(name).is_none() || name == JAVA);
+        gained
+    }
+
     /// What templates may use beyond the app's environment.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let cpu = self.cpu.as_ref().map(|cpu| ("LAMEDUCK_CPU_MILLIS", cpu.millicores.0.to_string()));
@@ -102,14 +124,7 @@ impl Size {
     }
 }
 
-pub fn size(
-    reader: &mut Reader<'_>,
-    args: &Args,
-    facts: &Facts,
-    server: Option<&Server>,
-    words: &[String],
-    warnings: &mut Vec<String>,
-) -> Result<Size> {
+pub fn size(reader: &mut Reader<'_>, args: &Args, facts: &Facts, warnings: &mut Vec<String>) -> Result<Size> {
     let policy = policy(reader, args)?;
     let worker = bytes(reader, "worker-memory", args.workers.worker_memory.as_deref())?.filter(|worker| *worker > 0);
     let reserve = bytes(reader, "memory-reserve", args.workers.memory_reserve.as_deref())?.unwrap_or(0);
@@ -133,8 +148,7 @@ pub fn size(
     let count = cpu.as_ref().map(|cpu| (cpu, workers::count(cpu.millicores, &policy, held.as_ref())));
     let because = count.map_or(String::new(), |(cpu, (_, decided))| because(cpu, &policy, held.as_ref(), decided));
     let workers = count.map(|(_, (workers, _))| workers);
-    let child_env = child_env(reader.env, server, words, cpu.as_ref(), workers, named);
-    Ok(Size { cpu, memory: limit, workers, because, child_env, looks })
+    Ok(Size { cpu, memory: limit, workers, because, named, looks })
 }
 
 fn policy(reader: &mut Reader<'_>, args: &Args) -> Result<Policy> {
@@ -322,35 +336,6 @@ fn because(cpu: &Cpu, policy: &Policy, held: Option<&Memory>, decided: Decided) 
     }
 }
 
-/// What the app's environment gains; what the user set is never overwritten.
-fn child_env(
-    env: &Env,
-    server: Option<&Server>,
-    words: &[String],
-    cpu: Option<&Cpu>,
-    workers: Option<u64>,
-    named: Vec<String>,
-) -> Vec<(String, String)> {
-    let (Some(cpu), Some(workers)) = (cpu, workers) else { return Vec::new() };
-    let count = |name: &str| (name.to_owned(), workers.to_string());
-    let mut gained = vec![count("LAMEDUCK_WORKERS")];
-    // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
-    if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
-        match server.map_or(Workers::Elsewhere, |server| server.workers) {
-            _ if !named.is_empty() => gained.extend(named.iter().map(|name| count(name))),
-            Workers::Variables(own) if !own.iter().any(|name| env.get(name).is_some()) => {
-                gained.extend(own.first().map(|name| count(name)));
-            }
-            Workers::JavaOption => gained.extend(java_option(env, words, workers)),
-            Workers::Variables(_) | Workers::Elsewhere => {}
-        }
-    }
-    gained.dedup();
-    // What is appended to is meant to be there.
-    gained.retain(|(name, _)| env.get(name).is_none() || name == JAVA);
-    gained
-}
-
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
 /// Appended, never replaced, and not if the user set one anywhere that a JVM or its start script looks.
@@ -374,7 +359,7 @@ fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::cgroup::Cgroup;
+    use crate::core::size::cgroup::Cgroup;
     use crate::plan::tests::with;
 
     fn figure(path: &str, text: &str) -> Figure {
@@ -383,8 +368,9 @@ mod tests {
 
     #[test]
     fn workers_go_where_the_server_reads_them_and_never_over_the_user_s() {
-        let set =
-            |options: &[&str], variables: &[(&str, &str)], facts: &Facts| with(options, variables, facts).unwrap().size.child_env;
+        let set = |options: &[&str], variables: &[(&str, &str)], facts: &Facts| {
+            with(options, variables, facts).unwrap().services.remove(0).child_env
+        };
         let pairs =
             |names: &[&str], count: &str| names.iter().map(|name| ((*name).to_owned(), count.to_owned())).collect::<Vec<_>>();
         let none = Facts::default();
@@ -513,7 +499,7 @@ mod tests {
     fn the_jvm_s_option_is_appended_and_never_set_twice() {
         let set = |options: &[&str], variables: &[(&str, &str)]| {
             let variables = [&[("LAMEDUCK_CPU_REQUEST", "1500m")], variables].concat();
-            let gained = with(options, &variables, &Facts::default()).unwrap().size.child_env;
+            let gained = with(options, &variables, &Facts::default()).unwrap().services.remove(0).child_env;
             gained.into_iter().find(|(name, _)| name == JAVA).map(|(_, value)| value)
         };
         let option = |text: &str| Some(text.to_owned());
@@ -529,7 +515,7 @@ mod tests {
     fn words_are_expanded_by_what_the_app_will_find() {
         let command = |options: &[&str], variables: &[(&str, &str)]| {
             let plan = with(options, &[&[("LAMEDUCK_CPU_REQUEST", "1500m")], variables].concat(), &Facts::default()).unwrap();
-            plan.command.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+            plan.services[0].command.clone().into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
         };
         let expand = ["--expand-args", "x", "-w=${LAMEDUCK_WORKERS}", "${LAMEDUCK_CPU_MILLIS}", "$HOME", "${A:-b}"];
         assert_eq!(command(&expand, &[]), ["x", "-w=2", "1500", "$HOME", "b"]);

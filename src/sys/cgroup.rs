@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::core::cgroup::{self, Cgroup, Figure};
+use crate::core::size::cgroup::{self, Cgroup, Figure};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 

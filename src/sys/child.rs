@@ -1,4 +1,4 @@
-//! The app's process: born with exactly what we inherited, signalled, reaped. The one reaper is `reap`.
+//! Processes of ours: born with what we inherited, signalled, reaped. The one reaper is `reap`.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -13,9 +13,9 @@ use nix::unistd::{Pid, pipe2, tcgetpgrp};
 
 use super::inherited::{Inherited, set_disposition, set_mask};
 use super::{checked, proc, signals};
-use crate::core::identity::Identity;
 use crate::core::shutdown::Ended;
 use crate::core::signals::Signal;
+use crate::core::start::identity::Identity;
 
 /// Where execvp looks when there is no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
@@ -80,6 +80,17 @@ impl Failed {
     }
 }
 
+/// What of our descriptors a process is to find.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Streams {
+    /// All that we inherited, and the terminal.
+    All,
+    /// The outputs; /dev/null as its input.
+    Outputs,
+    /// /dev/null as its input and its outputs.
+    Nothing,
+}
+
 /// The command and all that it is to find: argv, environment, and what we inherited.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
@@ -87,6 +98,7 @@ pub struct Command<'a> {
     pub environment: &'a [CString],
     pub setup: &'a Setup,
     pub inherited: &'a Inherited,
+    pub streams: Streams,
     /// Where it starts from, if that is no longer our own directory.
     pub from: Option<&'a CStr>,
 }
@@ -96,14 +108,15 @@ pub fn replace(command: &Command<'_>) -> SpawnError {
     become_app(&mut Image::new(command), command).error()
 }
 
-/// Starts the command in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
-/// descriptors are those we inherited. Must be called with signals blocked, before anything else may reap.
+/// Starts the command in a process group of its own. Its signal mask and ignored signals are those we inherited, and its descriptors as
+/// `streams` says. Must be called with signals blocked, while nothing else may reap.
 ///
 /// What it borrows lives as long as we do: until its exec the new process works in our memory, which a copy of our page tables would cost
 /// more than all else here, and the exec may hang.
 pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
-    let mut birth = Box::new(Birth { image: Image::new(&command), command, terminal: terminal(), report: write.as_raw_fd() });
+    let mut birth =
+        Box::new(Birth { image: Image::new(&command), command, terminal: terminal(command.streams), report: write.as_raw_fd() });
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
     // One that becomes another user needs a memory of its own: a process of that user might trace it.
     let shared = if command.setup.identity.is_none() { libc::CLONE_VM } else { 0 };
@@ -118,10 +131,6 @@ pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     drop(write);
     // In parent and child: whoever comes second finds it done, and a signal to the group never comes too early.
     let _ = nix::unistd::setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
-    for fd in &command.inherited.descriptors {
-        // SAFETY: these were open when we began and belong to the app; nothing here uses them.
-        unsafe { libc::close(*fd) };
-    }
     match wait_for_exec(&read) {
         Exec::Done => Ok(pid),
         Exec::Hangs => {
@@ -169,23 +178,37 @@ pub fn leave_directory() -> Option<CString> {
     directory
 }
 
-/// Starts a command that only its exit code is asked of: in a group of its own, with nothing to read or write.
-pub fn spawn_probe(command: &Command<'_>) -> io::Result<i32> {
+/// Starts a command of which only the end is of interest, in a group of its own, while services run: it does not wait for the exec.
+pub fn spawn_helper(command: &Command<'_>) -> io::Result<i32> {
     let mut image = Image::new(command);
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: the child only makes system calls and writes to memory that is its own, whatever our other threads hold.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             lead_a_group(None, &mut image);
-            // SAFETY: both are open; dup2 only changes our own table.
-            unsafe { (0..=2).for_each(|fd| _ = libc::dup2(null.as_raw_fd(), fd)) };
             let failed = become_app(&mut image, command);
             // SAFETY: _exit runs nothing of ours.
             unsafe { libc::_exit(i32::from(exec_code(failed.errno))) }
         }
         pid => Ok(pid),
     }
+}
+
+/// Looks whether a program of that name is there, as an exec in `directory` would find it. The error is what the exec would fail with.
+pub fn find(program: &OsStr, path: Option<&OsStr>, directory: Option<&CStr>) -> io::Result<()> {
+    let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    for candidate in candidates(program.as_bytes(), path) {
+        let place = std::path::Path::new(OsStr::from_bytes(candidate.to_bytes()));
+        let directory = directory.map(|directory| std::path::Path::new(OsStr::from_bytes(directory.to_bytes())));
+        match std::fs::metadata(directory.map_or(place.to_owned(), |directory| directory.join(place))) {
+            Ok(found) if found.is_file() => return Ok(()),
+            Ok(_) => error = io::Error::from_raw_os_error(libc::EACCES),
+            // Another user may see it.
+            Err(hidden) if hidden.raw_os_error() == Some(libc::EACCES) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    Err(error)
 }
 
 /// What a shell exits with when it cannot execute.
@@ -287,7 +310,12 @@ fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
 
 /// Returns only if something failed. Allocates and frees nothing: in the child other threads' locks may be held for ever.
 fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
-    let Command { inherited, setup, from, .. } = command;
+    let Command { inherited, setup, from, streams, .. } = command;
+    match streams {
+        Streams::All => {}
+        Streams::Outputs => become_null(inherited, 0),
+        Streams::Nothing => become_null(inherited, 2),
+    }
     if let Err(failed) = set_up(setup, *from) {
         return failed;
     }
@@ -304,6 +332,20 @@ fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
     // The mask last: what comes before the exec waits for it.
     set_mask(libc::SIG_SETMASK, inherited.mask);
     Failed { step: Step::Exec, errno: image.exec() }
+}
+
+/// Standard streams up to `last` are /dev/null from now on, and what we inherited beyond them is closed: it is the main command's.
+fn become_null(inherited: &Inherited, last: RawFd) {
+    // SAFETY: plain system calls on the descriptors of a new process.
+    unsafe {
+        for fd in &inherited.descriptors {
+            libc::close(*fd);
+        }
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if null != -1 {
+            (0..=last).for_each(|fd| _ = libc::dup2(null, fd));
+        }
+    }
 }
 
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
@@ -374,8 +416,9 @@ fn write_decimal(place: &mut [u8], number: i32) {
 }
 
 /// The terminal whose foreground we are, if any: only that is ours to hand on.
-fn terminal() -> Option<RawFd> {
-    (0..=2).find(|fd| {
+fn terminal(streams: Streams) -> Option<RawFd> {
+    let all = if streams == Streams::All { 0..3 } else { 0..0 };
+    all.into_iter().find(|fd| {
         // SAFETY: 0 to 2 are open: Rust's start-up code saw to it.
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
         tcgetpgrp(fd).is_ok_and(|foreground| foreground == nix::unistd::getpgrp())
@@ -486,27 +529,34 @@ pub fn send_group(main: i32, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc shows nobody,
-/// those of the app's `group`.
-pub fn send_all(signal: Signal, group: i32) -> io::Result<()> {
+/// Every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants. Empty where /proc shows nobody.
+pub fn others() -> Vec<proc::Process> {
+    let own = std::process::id() as i32;
+    let processes = proc::processes();
+    if own == 1 {
+        return processes.into_iter().filter(|process| process.pid != own).collect();
+    }
+    proc::descendants(&processes, own)
+}
+
+/// Sends a signal to every process but us that is ours; where /proc shows nobody, to those of these groups.
+pub fn send_all(signal: Signal, groups: &[i32]) -> io::Result<()> {
     if std::process::id() == 1 {
         return send(-1, signal);
     }
-    let processes = proc::processes();
-    if processes.is_empty() {
-        return send(-group, signal);
-    }
+    let others: Vec<i32> = others().iter().map(|process| process.pid).collect();
+    let groups = groups.iter().map(|group| -group);
+    let receivers: Vec<i32> = if others.is_empty() { groups.collect() } else { others };
     let mut result = Ok(());
-    for process in proc::descendants(&processes, std::process::id() as i32) {
-        result = send(process.pid, signal).or(result);
+    for receiver in receivers {
+        result = send(receiver, signal).or(result);
     }
     result
 }
 
 /// Whether every process but us refuses our signals. kill(-1) does not say so: it succeeds. False where /proc shows nobody.
 pub fn all_refuse_signals() -> bool {
-    let own = std::process::id() as i32;
-    let mut others = proc::processes().into_iter().filter(|process| process.pid != own && !process.is_dead()).peekable();
+    let mut others = others().into_iter().filter(|process| !process.is_dead()).peekable();
     // SAFETY: signal 0 is sent to nobody; it asks whether one could be.
     let refuses = |pid: i32| unsafe { libc::kill(pid, 0) } == -1 && Errno::last() == Errno::EPERM;
     others.peek().is_some() && others.all(|process| refuses(process.pid))

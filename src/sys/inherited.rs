@@ -104,6 +104,14 @@ pub fn take() -> Inherited {
 }
 
 impl Inherited {
+    /// Closes the descriptors that the main command has inherited from us: from now on they are its own.
+    pub fn let_go(&self) {
+        for fd in &self.descriptors {
+            // SAFETY: these were open when we began and belong to the app; nothing here uses them.
+            unsafe { libc::close(*fd) };
+        }
+    }
+
     /// INT and TERM end us, as they end any command. The others stay blocked: a PID 1 that signals its process group (httpd, on a
     /// restart) signals everybody, and what was meant for its workers must not end us.
     pub fn let_end(&self) {

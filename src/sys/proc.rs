@@ -7,14 +7,16 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
+use crate::core::output::snapshot::AppFigures;
 use crate::core::signals::SignalSet;
-use crate::core::snapshot::AppFigures;
 use crate::core::traffic::row::{Row, Seen, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Process {
     pub pid: i32,
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Of its first thread.
     pub state: u8,
     pub threads: u32,
@@ -72,8 +74,9 @@ pub fn parse_stat(text: &str) -> Option<Process> {
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    let threads = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, parent, state, threads, started: fields.nth(1)?.parse().ok()? })
+    let group = fields.next()?.parse().ok()?;
+    let threads = fields.nth(14)?.parse().ok()?;
+    Some(Process { pid, parent, group, state, threads, started: fields.nth(1)?.parse().ok()? })
 }
 
 /// The children of a process that live, one after the other. Where the kernel does not list them, all processes are looked through.
@@ -111,11 +114,20 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     }
 }
 
-/// Memory, CPU and descriptors of all that descend from us; the children of `server` too.
-pub fn figures(server: Option<i32>) -> AppFigures {
-    let mut figures = AppFigures { cpu: super::cpu_of_reaped(), open_files: Some(0), ..AppFigures::default() };
+/// Memory, CPU and descriptors of all that descend from us, for each of these services, None where it does not run; the children of
+/// `server` too. What is no other service's is the first one's, and so is the CPU time of all that we have reaped.
+pub fn figures(services: &[Option<i32>], server: Option<i32>) -> Vec<AppFigures> {
     let page = super::page_size();
-    for process in descendants(&processes(), std::process::id() as i32) {
+    let all = descendants(&processes(), std::process::id() as i32);
+    let families = services.iter().map(|main| {
+        main.map_or(HashSet::new(), |main| descendants(&all, main).iter().map(|process| process.pid).chain([main]).collect())
+    });
+    let families: Vec<HashSet<i32>> = families.collect();
+    let mut services = vec![AppFigures { open_files: Some(0), ..AppFigures::default() }; services.len().max(1)];
+    services[0].cpu = super::cpu_of_reaped();
+    for process in all {
+        let owner = families.iter().skip(1).position(|family| family.contains(&process.pid)).map_or(0, |place| place + 1);
+        let figures = &mut services[owner];
         let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
         // Until a dead one is reaped its time is nobody else's.
         let stat = read(&format!("/proc/{}", process.pid), "stat");
@@ -130,7 +142,7 @@ pub fn figures(server: Option<i32>) -> AppFigures {
         figures.resident_bytes += pages.unwrap_or_default() * page;
         figures.open_files = figures.open_files.and_then(|sum| Some(sum + open_files(&directory)?));
     }
-    figures
+    services
 }
 
 /// None: we may not know.
@@ -507,13 +519,13 @@ mod tests {
     #[test]
     fn stat_with_a_nasty_name() {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 12345 999";
-        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, state: b'S', threads: 3, started: 12345 }));
+        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, group: 42, state: b'S', threads: 3, started: 12345 }));
         assert_eq!(parse_stat("42 (x"), None);
     }
 
     #[test]
     fn families() {
-        let process = |pid, parent| Process { pid, parent, state: b'S', threads: 1, started: 0 };
+        let process = |pid, parent| Process { pid, parent, group: 1, state: b'S', threads: 1, started: 0 };
         let all = [process(9, 5), process(5, 3), process(3, 1), process(1, 0), process(7, 0), process(8, 7)];
         let mut found: Vec<i32> = descendants(&all, 3).iter().map(|process| process.pid).collect();
         found.sort();

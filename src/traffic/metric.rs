@@ -4,9 +4,9 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::core::exposition::{Malformed, Sum};
-use crate::core::question::Question;
 use crate::core::time::Uptime;
+use crate::core::traffic::exposition::{Malformed, Sum};
+use crate::core::traffic::question::Question;
 use crate::http::{self, Own};
 
 /// One question and its whole answer.

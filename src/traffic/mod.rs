@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::core::question::Question;
 use crate::core::servers;
 use crate::core::time::{Show, Uptime};
 use crate::core::traffic::keepalive::Way;
+use crate::core::traffic::question::Question;
 use crate::core::traffic::tracker::Tracker;
 use crate::core::traffic::verdict::Rules;
 use crate::core::traffic::{Sample, Tally};
@@ -101,6 +101,14 @@ impl Watch<'_> {
     pub fn of(plan: &Plan, family: Family, server: servers::KeptAlive, own_stop: bool) -> Watch<'_> {
         let kept = Some(Wanted { keep_alive: plan.keep_alive, server, own_stop });
         Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), kept, family }
+    }
+}
+
+/// Returns when connections have ended; never, where nothing is watched. Cancel-safe.
+pub async fn ended(traffic: Option<&Traffic>) {
+    match traffic {
+        Some(traffic) => traffic.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -264,7 +272,7 @@ impl Traffic {
     }
 
     /// Returns when connections have ended; never, where that cannot be followed. Cancel-safe.
-    pub async fn ended(&self) {
+    async fn ended(&self) {
         match self.tables.events() {
             Some(events) => events.readable().await,
             None => std::future::pending().await,

@@ -1,7 +1,10 @@
 //! The app's traffic: whose a connection is, what it is doing, how much is in flight, and what became of it all.
 
+pub mod exposition;
 pub mod keepalive;
+pub mod network;
 pub mod origin;
+pub mod question;
 pub mod row;
 pub mod tracker;
 pub mod verdict;

@@ -471,7 +471,7 @@ impl Tracker {
 mod tests {
     use super::super::row::{Info, Seen};
     use super::*;
-    use crate::core::network::Network;
+    use crate::core::traffic::network::Network;
 
     fn rules() -> Rules {
         Rules { idle_after: Duration::from_secs(1), max_silence: None, ignored: vec![] }

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::row::{Info, Row, Seen, State};
-use crate::core::network::Network;
 use crate::core::time::Uptime;
+use crate::core::traffic::network::Network;
 
 /// A tie that nothing breaks is held this long.
 const TIE_HOLD: Duration = Duration::from_millis(2000);

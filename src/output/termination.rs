@@ -9,12 +9,11 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::cli::Verb;
-use crate::log;
+use crate::core::output::TERMINATION_LOG;
+use crate::output::log;
 use crate::plan::Env;
 use crate::sys::files::Place;
 
-/// Where it is written if nobody says; Kubernetes puts an empty file there.
-pub const USUAL_PLACE: &str = "/dev/termination-log";
 /// The kubelet keeps this much of it.
 const MOST_BYTES: usize = 4096;
 /// A disk that takes longer for the last line keeps nobody.
@@ -43,7 +42,7 @@ impl TerminationMessage {
             return TerminationMessage::default();
         }
         let named = env.get("LAMEDUCK_TERMINATION_LOG").map(Path::new);
-        TerminationMessage::at(named.or_else(|| Some(Path::new(USUAL_PLACE)).filter(|usual| usual.exists())))
+        TerminationMessage::at(named.or_else(|| Some(Path::new(TERMINATION_LOG)).filter(|usual| usual.exists())))
     }
 
     pub fn at(path: Option<&Path>) -> TerminationMessage {

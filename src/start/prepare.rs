@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::core::identity::{self, Identity};
-use crate::core::template::{self, Fault};
+use crate::core::start::identity::{self, Identity};
+use crate::core::start::template::{self, Fault};
+use crate::fatal::{Fatal, exit};
 use crate::plan::{Env, Plan, Template, Values};
 use crate::sys::child::Setup;
 use crate::sys::files::{Draft, Place};
-use crate::{Fatal, exit};
 
 /// Of a directory these are rendered, and lose the suffix.
 const SUFFIX: &str = ".tmpl";
@@ -20,7 +20,7 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// All templates are rendered before one is written, and all are written before one takes its place.
 pub fn render(plan: &Plan, env: &Env) -> Result<(), Fatal> {
-    let values = Values::new(env, &plan.size);
+    let values = Values::new(env, &plan.size, &plan.main().child_env);
     let mut written = Vec::new();
     for template in &plan.before.templates {
         for (from, to) in files(template)? {

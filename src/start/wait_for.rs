@@ -5,15 +5,18 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::info;
 
-use crate::core::shutdown::Phase;
+use crate::clock::Clock;
 use crate::core::signals::{Signal, SignalSet};
+use crate::core::start::url::Target;
 use crate::core::time::Show;
-use crate::core::url::Target;
-use crate::endpoints::{Endpoints, Now};
+use crate::endpoints::{self, Endpoints};
+use crate::fatal::{Fatal, exit};
+use crate::http;
+use crate::output::events;
 use crate::plan::Plan;
-use crate::run::{self, Clock};
+use crate::run::Already;
+use crate::services::{Role, Services};
 use crate::sys::signals::Signals;
-use crate::{Fatal, app, exit, http};
 
 /// One attempt.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -28,14 +31,24 @@ enum Progress {
     NotYet(usize, String),
 }
 
-/// Some(signal): it was stopped.
+/// How the wait ended.
+pub enum Waited {
+    Ready,
+    /// A signal came that ends the start.
+    Signal(Signal),
+    /// Companions have ended, and not only expendable ones.
+    Ended(Vec<Already>),
+}
+
+/// Waits for `targets`, and meanwhile for the ends of companions that run already.
 pub async fn wait_for(
     plan: &Plan,
+    targets: &[(String, Target)],
+    services: &mut Services<'_>,
     signals: &Signals,
     clock: Clock,
     mut endpoints: Option<&mut Endpoints>,
-) -> Result<Option<Signal>, Fatal> {
-    let targets = &plan.before.wait_for;
+) -> Result<Waited, Fatal> {
     let (sender, mut progress) = unbounded_channel();
     for (index, (_, target)) in targets.iter().enumerate() {
         tokio::spawn(attempts(index, target.clone(), sender.clone()));
@@ -55,9 +68,22 @@ pub async fn wait_for(
             batch = signals.next() => {
                 let came: SignalSet = batch.iter().collect();
                 // Nobody is there yet whom a Ctrl-C could be meant for but us.
-                let stop = app::stops_before_start(plan, came).or(came.iter().find(|signal| *signal == Signal::INT));
-                if stop.is_some() {
-                    return Ok(stop);
+                let stop = plan.rule.before_start(came, plan.main().server);
+                if let Some(signal) = stop.or(came.iter().find(|signal| *signal == Signal::INT)) {
+                    return Ok(Waited::Signal(signal));
+                }
+                let ended = reap(services);
+                let ends_the_start = |already: &Already| match already {
+                    Already::Ended(service, _) => plan.services.get(service.0).is_some_and(|service| !service.expendable),
+                    Already::Signal(_) => false,
+                };
+                if ended.iter().any(ends_the_start) {
+                    return Ok(Waited::Ended(ended));
+                }
+                for already in ended {
+                    if let Already::Ended(service, ended) = already {
+                        events::companion_ended(plan, service, ended, true);
+                    }
                 }
             }
             Some(progress) = progress.recv() => match progress {
@@ -71,18 +97,12 @@ pub async fn wait_for(
                     missing.iter_mut().filter(|(other, _)| *other == index).for_each(|(_, last)| last.clone_from(&why));
                 }
             },
-            message = run::message(endpoints.as_deref_mut()) => {
-                let now = Now { time: clock.now(), phase: Phase::Serving, main: None, watched: false };
-                if let Some(endpoints) = &mut endpoints {
-                    // Nothing runs yet that could be asked by a command.
-                    endpoints.on(now, message, || run::unstarted(plan, now.time));
-                }
-            }
+            message = endpoints::next(endpoints.as_deref_mut()) => super::answer(plan, clock, endpoints.as_deref_mut(), message),
             () = clock.until(Some(deadline)) => {
                 return Err(Fatal {
                     code: exit::UNAVAILABLE,
                     message: format!(
-                        "cannot start: {} did not come within {}; nothing was started; see --wait-for and --wait-timeout",
+                        "cannot start: {} did not come within {}; the command was not started; see --wait-for and --wait-timeout",
                         names(&missing),
                         Show(plan.before.wait_timeout)
                     ),
@@ -94,7 +114,17 @@ pub async fn wait_for(
             }
         }
     }
-    Ok(None)
+    Ok(Waited::Ready)
+}
+
+/// The companions that have ended.
+fn reap(services: &mut Services<'_>) -> Vec<Already> {
+    let mut ended = Vec::new();
+    services.reap(|_, how, role| match role {
+        Some(Role::Service(service)) => ended.push(Already::Ended(service, how)),
+        Some(Role::Before | Role::OnStop(_) | Role::Probe) | None => {}
+    });
+    ended
 }
 
 async fn attempts(index: usize, target: Target, sender: UnboundedSender<Progress>) {

@@ -1,7 +1,7 @@
 //! What `--in-flight` asks, and of whom.
 
-use super::exposition::Selector;
-use super::url::Url;
+use crate::core::start::url::Url;
+use crate::core::traffic::exposition::Selector;
 
 /// `http://host:port/path#metric{label="x"}`, and `-N` behind it where the answer counts the question.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -9,8 +9,8 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::core::line::{Format, Line};
-use crate::core::secrets::Secrets;
+use crate::core::output::line::{Format, Line};
+use crate::core::output::secrets::Secrets;
 use crate::sys;
 use crate::sys::stderr::Stderr;
 

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::shutdown::Phase;
-use super::snapshot::{SOURCES, Snapshot, name};
+use crate::core::output::snapshot::{AppFigures, SOURCES, Snapshot, name};
+use crate::core::shutdown::Phase;
 
 /// What to answer a scrape with.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +23,26 @@ impl Page {
             "" => writeln!(self.0, "{name} {value}"),
             _ => writeln!(self.0, "{name}{{{labels}}} {value}"),
         };
+    }
+
+    /// One sample; with several services one for each.
+    fn by_service<T: Display>(
+        &mut self,
+        snapshot: &Snapshot,
+        name: &str,
+        kind: &str,
+        help: &str,
+        value: impl Fn(&AppFigures) -> T,
+    ) {
+        if snapshot.services.is_empty() {
+            return self.only(name, kind, help, snapshot.app.as_ref().map(value));
+        }
+        self.family(name, kind, help);
+        for service in &snapshot.services {
+            if let Some(figures) = &service.figures {
+                self.sample(name, &format!("service=\"{}\"", service.name), value(figures));
+            }
+        }
     }
 
     fn only(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
@@ -103,20 +123,28 @@ pub fn page(snapshot: &Snapshot) -> String {
         "The CPU request that the workers were computed from, or what stood in for it.",
         snapshot.cpu.map(|cpu| cpu.0 as f64 / 1000.0),
     );
-    let app = snapshot.app.as_ref();
-    page.only("lameduck_app_processes", "gauge", "Processes of the app.", app.map(|app| app.processes));
-    page.only(
+    if !snapshot.services.is_empty() {
+        page.family("lameduck_service_up", "gauge", "1 if the service runs, 0 if it has ended or is not started yet.");
+        for service in &snapshot.services {
+            page.sample("lameduck_service_up", &format!("service=\"{}\"", service.name), u8::from(service.pid.is_some()));
+        }
+    }
+    page.by_service(snapshot, "lameduck_app_processes", "gauge", "Processes of the app.", |app| app.processes);
+    page.by_service(
+        snapshot,
         "lameduck_app_resident_memory_bytes",
         "gauge",
         "Resident memory of the app's processes; what they share counts once for each.",
-        app.map(|app| app.resident_bytes),
+        |app| app.resident_bytes,
     );
-    page.only(
+    page.by_service(
+        snapshot,
         "lameduck_app_cpu_seconds_total",
         "counter",
         "CPU time of the app's processes, those that have ended included.",
-        app.map(|app| seconds(app.cpu)),
+        |app| seconds(app.cpu),
     );
+    let app = snapshot.app.as_ref();
     page.only("lameduck_app_open_files", "gauge", "Open descriptors of the app's processes.", app.and_then(|app| app.open_files));
     if let (Some(server), Some(app)) = (snapshot.server, app) {
         page.family("lameduck_app_server_children", "gauge", "Children of the known server's main process: its workers, mostly.");
@@ -128,8 +156,8 @@ pub fn page(snapshot: &Snapshot) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::tests::example;
     use super::*;
+    use crate::core::output::snapshot::tests::example;
 
     #[test]
     fn the_contract_s_names() {

@@ -1,6 +1,6 @@
 //! How many workers a CPU request feeds, and a memory limit holds.
 
-use super::cpu::Millicores;
+use crate::core::size::cpu::Millicores;
 
 /// `--workers-per-cpu`, `--workers-extra`, `--workers-min`, `--workers-max`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::quantity::{self, LARGER_THAN_ANY_MACHINE};
+use crate::core::size::quantity::{self, LARGER_THAN_ANY_MACHINE};
 
 /// A billion cores.
 const MOST: u64 = 1_000_000_000_000;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::json::push_string;
+use crate::core::output::json::push_string;
 
 /// A line longer than a page could go in part.
 const MOST_BYTES: usize = 4096;

@@ -1,20 +1,23 @@
-//! `lameduck drain`: the preStop command, for a container whose PID 1 is something else. The same eyes and the same machine, and
+//! `lameduck drain`: the preStop command, for a container whose PID 1 is something else. It looks as lameduck does and decides as lameduck does, and
 //! nothing that must be there already: no running lameduck, no writable path. A hook may run more than once; each run waits anew.
 
 use std::fmt::Write as _;
 
 use tracing::warn;
 
-use crate::app::{App, Target};
+use crate::clock::Clock;
 use crate::core::servers;
-use crate::core::shutdown::{Action, Because, Event, Machine};
+use crate::core::shutdown::StopReason;
+use crate::core::shutdown::pod::{Action, Event, Pod};
+use crate::core::shutdown::service::ServiceId;
 use crate::core::signals::Signal;
 use crate::core::time::Show;
 use crate::core::traffic::Sample;
+use crate::output::print;
 use crate::plan::Plan;
-use crate::run::{Clock, ended};
+use crate::services::{Services, Target};
 use crate::sys::proc::{self, CommandLine};
-use crate::traffic::{Family, OwnConnections, Traffic, Watch};
+use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
 
 /// `--strict`: time was up.
 const NOT_DRAINED: u8 = 3;
@@ -37,23 +40,18 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
     for warning in &plan.warnings {
         warn!(event = "warning", message = warning);
     }
-    let app = App::new(plan, INIT);
-    let (server, own_stop) = app.kept_alive();
+    let services = Services::of_one(plan, INIT);
+    let (server, own_stop) = services.kept_alive();
     // Without --stop the kubelet sends TERM.
     let own_stop = own_stop
         && (plan.stop
-            || app.target().and_then(|target| target.server).is_some_and(|server| server.stop_signal() == Signal::TERM));
+            || services
+                .target(ServiceId::MAIN)
+                .and_then(|target| target.server)
+                .is_some_and(|server| server.stop_signal() == Signal::TERM));
     let traffic = Traffic::begin(clock.now(), Watch::of(plan, Family::Container, server, own_stop), OwnConnections::default());
-    let mut hook = Hook {
-        plan,
-        clock,
-        machine: Machine::new(plan.timing.clone(), Vec::new()),
-        app,
-        traffic,
-        told: None,
-        second: None,
-        code: None,
-    };
+    let mut hook =
+        Hook { plan, clock, pod: Pod::of_one(plan.timing.clone(), Vec::new()), services, traffic, stopped: None, code: None };
     hook.feed(Event::Stop);
     let sample = hook.traffic.look(clock.now());
     hook.traffic.announce(sample.as_ref());
@@ -62,9 +60,9 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
     while hook.code.is_none() {
         let woken = tokio::select! {
             biased;
-            () = clock.until(hook.machine.deadline()) => Woken::Deadline,
+            () = clock.until(hook.pod.deadline()) => Woken::Deadline,
             () = clock.until(Some(look_at)) => Woken::Look,
-            () = ended(Some(&hook.traffic)) => Woken::Ends,
+            () = traffic::ended(Some(&hook.traffic)) => Woken::Ends,
         };
         match woken {
             Woken::Deadline => hook.feed(Event::Wake),
@@ -81,18 +79,17 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
 struct Hook<'a> {
     plan: &'a Plan,
     clock: Clock,
-    machine: Machine,
-    app: App<'a>,
+    pod: Pod,
+    services: Services<'a>,
     traffic: Traffic,
-    /// Who was told to stop.
-    told: Option<Target>,
-    second: Option<Signal>,
+    /// Who was sent the stop signal.
+    stopped: Option<Target>,
     code: Option<u8>,
 }
 
 impl Hook<'_> {
     fn look(&mut self) {
-        if self.told.is_some_and(|target| proc::process(target.pid).is_none_or(|process| process.is_dead())) {
+        if self.stopped.is_some_and(|target| proc::process(target.pid).is_none_or(|process| process.is_dead())) {
             // When PID 1 ends, so do we; another main process may be outlived.
             self.code = Some(self.verdict());
             return;
@@ -106,20 +103,22 @@ impl Hook<'_> {
     }
 
     fn feed(&mut self, event: Event) {
-        for action in self.machine.on(self.clock.now(), event) {
+        for action in self.pod.on(self.clock.now(), event) {
             match action {
                 Action::CloseKept => self.traffic.close_kept(self.clock.now()),
-                Action::Tell { second: false } => self.over(),
-                Action::Tell { second: true } => {
-                    if let (Some(target), Some(signal)) = (self.told, self.second.take()) {
-                        self.send(target, signal);
+                Action::SendStop(_) => self.over(),
+                Action::SendSecond(_, signal) => {
+                    if let Some(target) = self.stopped {
+                        self.send(target, signal, None);
                     }
                 }
                 // What is left is the kubelet's to kill.
                 Action::KillAll => self.code = Some(self.verdict()),
                 Action::Exit(_)
                 | Action::ForwardInterrupt
-                | Action::TermSurvivors
+                | Action::CheckLeftovers { .. }
+                | Action::RunOnStop
+                | Action::StopSurvivors
                 | Action::WatchFlush
                 | Action::WatchTraffic => {}
             }
@@ -129,8 +128,8 @@ impl Hook<'_> {
     /// The wait is over.
     fn over(&mut self) {
         let line = self.line();
-        crate::print(&line);
-        if !(self.plan.stop && self.tell()) {
+        print(&line);
+        if !(self.plan.stop && self.stop()) {
             self.code = Some(self.verdict());
         }
     }
@@ -140,25 +139,25 @@ impl Hook<'_> {
     }
 
     fn is_drained(&self) -> bool {
-        match self.machine.because() {
-            Some(Because::Drained | Because::ListensOnNothing | Because::OwnStop) => true,
+        match self.pod.reason() {
+            Some(StopReason::Drained | StopReason::ListensOnNothing | StopReason::OwnStop) => true,
             // Nothing was to be waited for, or nothing could be seen.
-            Some(Because::Timed) => self.traffic.last().is_some(),
-            Some(Because::Fewest | Because::GaveUp | Because::Hurried | Because::OutOfTime) | None => false,
+            Some(StopReason::DelayOver) => self.traffic.last().is_some(),
+            Some(StopReason::FewestBusy | StopReason::GaveUp | StopReason::Hurried | StopReason::OutOfTime) | None => false,
         }
     }
 
     /// Sends PID 1 its graceful signal, if it handles that. False: left to the kubelet.
-    fn tell(&mut self) -> bool {
+    fn stop(&mut self) -> bool {
         let leave = |why: String| {
             warn!(event = "warning", message = %format_args!("cannot stop PID 1: {why}; left to the kubelet"));
             false
         };
-        let Some(target) = self.app.target() else { return leave("it is not there".to_owned()) };
+        let Some(target) = self.services.target(ServiceId::MAIN) else { return leave("it is not there".to_owned()) };
         if !proc::of_our_cgroup(&proc::processes()).iter().any(|process| process.pid == target.pid) {
             return leave("it belongs to another container (shareProcessNamespace)".to_owned());
         }
-        let signals = self.app.stop_signals(target);
+        let signals = self.services.stop_signals(ServiceId::MAIN, target);
         let Some(signal) = signals.first().copied() else { return false };
         match proc::caught(target.pid) {
             Some(caught) if caught.contains(signal) => {}
@@ -167,39 +166,40 @@ impl Hook<'_> {
             Some(_) => return leave(format!("process {} does not handle {signal}", target.pid)),
             None => return leave("/proc does not say which signals it handles".to_owned()),
         }
-        self.told = Some(target);
-        self.second = signals.get(1).copied();
+        self.stopped = Some(target);
         self.traffic.stopping();
-        self.send(target, signal)
+        self.send(target, signal, signals.get(1).copied())
     }
 
-    fn send(&mut self, target: Target, signal: Signal) -> bool {
-        if let Err(error) = self.app.tell(target, signal) {
+    /// `second`: what the server is to be sent later. False: it could not be sent.
+    fn send(&mut self, target: Target, signal: Signal, second: Option<Signal>) -> bool {
+        if let Err(error) = self.services.stop(ServiceId::MAIN, target, signal) {
             warn!(event = "warning", message = %format_args!("cannot send {signal} to process {}: {error}; left to the kubelet", target.pid));
             return false;
         }
-        let more = self.second.is_some();
-        self.feed(Event::Told { signal, more });
+        self.feed(Event::StopSent { service: ServiceId::MAIN, signal, second });
         true
     }
 
     /// What the wait came to.
     fn line(&self) -> String {
         let now = self.clock.now();
-        let began = self.machine.stopped_at().unwrap_or_default();
+        let began = self.pod.stopped_at().unwrap_or_default();
         let sample = self.traffic.last().cloned().unwrap_or_default();
         let mut line = String::from("lameduck: ");
         let took = Show(now.since(began));
-        let _ = match self.machine.because() {
-            Some(Because::Drained) => write!(line, "drained after {took}"),
-            Some(Because::OwnStop) => {
+        let _ = match self.pod.reason() {
+            Some(StopReason::Drained) => write!(line, "drained after {took}"),
+            Some(StopReason::OwnStop) => {
                 write!(line, "drained after {took}, but for kept-alive connections, which the server's own stop serves")
             }
-            Some(Because::Fewest) => write!(line, "not drained: kept-alive connections are in use after {took}, the fewest now"),
-            Some(Because::GaveUp) => write!(line, "drained after {took}, but for connections that were given up"),
-            Some(Because::ListensOnNothing) => write!(line, "nothing listens here"),
-            Some(Because::Timed) => write!(line, "waited for {took}"),
-            Some(Because::Hurried | Because::OutOfTime) | None => {
+            Some(StopReason::FewestBusy) => {
+                write!(line, "not drained: kept-alive connections are in use after {took}, the fewest now")
+            }
+            Some(StopReason::GaveUp) => write!(line, "drained after {took}, but for connections that were given up"),
+            Some(StopReason::ListensOnNothing) => write!(line, "nothing listens here"),
+            Some(StopReason::DelayOver) => write!(line, "waited for {took}"),
+            Some(StopReason::Hurried | StopReason::OutOfTime) | None => {
                 write!(line, "not drained: the time for waiting was up after {took}")
             }
         };
@@ -212,7 +212,7 @@ impl Hook<'_> {
         if !sample.watched {
             return;
         }
-        let began = self.machine.stopped_at().unwrap_or_default();
+        let began = self.pod.stopped_at().unwrap_or_default();
         let _ = write!(line, "; {} new connections", sample.accepted);
         if let Some(last) = sample.last_arrival {
             let _ = write!(line, " (the last after {})", Show(last.since(began)));

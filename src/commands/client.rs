@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::core::url::Url;
+use crate::core::start::url::Url;
 use crate::http;
 use crate::plan::Plan;
 

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::fatal::{Fatal, exit};
 use crate::sys::files::Place;
-use crate::{Fatal, exit};
 
 /// What runs, whatever its name is.
 const OURSELVES: &str = "/proc/self/exe";

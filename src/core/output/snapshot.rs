@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::cpu::Millicores;
-use super::json::Json;
-use super::shutdown::{Phase, Timing};
-use super::signals::Signal;
-use super::time::Show;
-use super::traffic::{PortSample, Tally};
+use crate::core::output::json::Json;
+use crate::core::shutdown::{Phase, Timing};
+use crate::core::signals::Signal;
+use crate::core::size::cpu::Millicores;
+use crate::core::time::Show;
+use crate::core::traffic::{PortSample, Tally};
 
 /// Where the figures on connections come from.
 pub const SOURCES: [&str; 4] = ["sock_diag", "proc_net", "metric", "none"];
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub target: Option<i32>,
     pub command: String,
     pub server: Option<&'static str>,
+    /// Where there are several, the main command first.
+    pub services: Vec<Service>,
     pub timing: Timing,
     pub stop: Option<Stop>,
     pub traffic: Traffic,
@@ -43,16 +45,28 @@ pub struct Snapshot {
 /// The shutdown, once it has begun.
 #[derive(Clone, Debug)]
 pub struct Stop {
+    /// The signal that began it.
     pub signal: Option<Signal>,
+    /// The companion whose end began it.
+    pub ended: Option<String>,
     /// How long ago.
     pub ago: Duration,
-    /// Why the app was told, once it was.
-    pub because: Option<&'static str>,
+    /// Why the main command was sent its stop signal, once it was.
+    pub reason: Option<&'static str>,
     pub tally: Option<Tally>,
     /// Kept-alive connections that were closed from outside.
     pub closed: u64,
     /// So long after the stop signal came the last new connection.
     pub last_accept: Option<Duration>,
+}
+
+/// One of several services.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    /// None: it does not run.
+    pub pid: Option<i32>,
+    pub figures: Option<AppFigures>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,7 +80,7 @@ pub struct Traffic {
     pub in_flight: usize,
 }
 
-/// The app's process tree.
+/// A process tree: the app's, or one service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AppFigures {
     pub processes: usize,
@@ -76,6 +90,18 @@ pub struct AppFigures {
     pub open_files: Option<usize>,
     /// Of a known server: the children of its main process.
     pub server_children: usize,
+}
+
+impl AppFigures {
+    pub fn plus(self, other: AppFigures) -> AppFigures {
+        AppFigures {
+            processes: self.processes + other.processes,
+            resident_bytes: self.resident_bytes + other.resident_bytes,
+            cpu: self.cpu.saturating_add(other.cpu),
+            open_files: self.open_files.zip(other.open_files).map(|(one, other)| one + other),
+            server_children: self.server_children + other.server_children,
+        }
+    }
 }
 
 impl Snapshot {
@@ -96,16 +122,26 @@ impl Snapshot {
             }
             app.optional("listening", self.traffic.listening);
             if let Some(figures) = &self.app {
-                app.plain("processes", figures.processes);
-                app.plain("resident_memory_bytes", figures.resident_bytes);
-                app.plain("cpu_seconds", seconds(figures.cpu));
-                app.optional("open_files", figures.open_files);
+                app.figures(figures);
             }
         });
+        if !self.services.is_empty() {
+            json.nested("services", ['[', ']'], |services| {
+                for service in &self.services {
+                    services.nested("", ['{', '}'], |json| {
+                        json.string("service", &service.name);
+                        json.optional("pid", service.pid);
+                        if let Some(figures) = &service.figures {
+                            json.figures(figures);
+                        }
+                    });
+                }
+            });
+        }
         json.nested("budget", ['{', '}'], |budget| {
             budget.plain("grace_period_seconds", seconds(self.timing.grace));
             budget.plain("delay_seconds", seconds(self.timing.delay));
-            budget.plain("told_by_seconds", seconds(self.timing.until_told()));
+            budget.plain("stop_signal_by_seconds", seconds(self.timing.until_sent()));
             budget.plain("killed_by_seconds", seconds(self.timing.until_kill()));
         });
         match &self.stop {
@@ -115,10 +151,14 @@ impl Snapshot {
                     Some(signal) => json.string("signal", &signal.to_string()),
                     None => json.plain("signal", "null"),
                 }
+                match &stop.ended {
+                    Some(service) => json.string("ended_service", service),
+                    None => json.plain("ended_service", "null"),
+                }
                 json.plain("seconds_ago", seconds(stop.ago));
-                match stop.because {
-                    Some(because) => json.string("told_because", because),
-                    None => json.plain("told_because", "null"),
+                match stop.reason {
+                    Some(reason) => json.string("stop_signal_because", reason),
+                    None => json.plain("stop_signal_because", "null"),
                 }
                 json.optional("last_accept_seconds", stop.last_accept.map(seconds));
                 json.optional("accepted", stop.tally.map(|tally| tally.accepted));
@@ -176,16 +216,25 @@ impl Snapshot {
                 figures.open_files.map_or("?".to_owned(), |files| files.to_string())
             );
         }
+        for service in &self.services {
+            let pid = service.pid.map_or("not running".to_owned(), |pid| format!("pid {pid}"));
+            let figures = service.figures.as_ref().map_or(String::new(), |figures| {
+                format!(", {} processes, {} MiB resident", figures.processes, figures.resident_bytes >> 20)
+            });
+            let _ = writeln!(text, "service    {}, {pid}{figures}", service.name);
+        }
         match &self.stop {
             None => {
                 let _ = writeln!(text, "budget     {} grace period, not begun", Show(self.timing.grace));
             }
             Some(stop) => {
-                let signal = stop.signal.map_or(String::new(), |signal| format!(" by {signal}"));
+                let began = stop.ended.clone().map(|service| format!("the end of {service}"));
+                let began = stop.signal.map(|signal| signal.to_string()).or(began);
+                let signal = began.map_or(String::new(), |began| format!(" by {began}"));
                 let _ =
                     writeln!(text, "budget     {} {} of {}{signal}", self.bar(stop.ago), Show(stop.ago), Show(self.timing.grace));
-                if let Some(because) = stop.because {
-                    let _ = writeln!(text, "told       because {because}");
+                if let Some(reason) = stop.reason {
+                    let _ = writeln!(text, "stop       signal sent because {reason}");
                 }
                 if let Some(tally) = stop.tally {
                     let last = stop.last_accept.map_or(String::new(), |last| format!(", the last after {}", Show(last)));
@@ -218,20 +267,29 @@ impl Snapshot {
         text
     }
 
-    /// How much of the budget is used, with marks where the app is told and killed at the latest.
+    /// How much of the budget is used, with marks where the stop signal and SIGKILL are sent at the latest.
     fn bar(&self, used: Duration) -> String {
         const WIDTH: usize = 40;
         let column = |at: Duration| {
             let share = at.as_secs_f64() / self.timing.grace.as_secs_f64().max(0.001);
             ((share * WIDTH as f64).round() as usize).min(WIDTH)
         };
-        let marks = [self.timing.until_told(), self.timing.until_kill()].map(column);
+        let marks = [self.timing.until_sent(), self.timing.until_kill()].map(column);
         let cell = |index: usize| match index {
             _ if marks.contains(&index) => '|',
             _ if index < column(used) => '#',
             _ => '.',
         };
         (0..WIDTH).map(cell).collect()
+    }
+}
+
+impl Json {
+    fn figures(&mut self, figures: &AppFigures) {
+        self.plain("processes", figures.processes);
+        self.plain("resident_memory_bytes", figures.resident_bytes);
+        self.plain("cpu_seconds", figures.cpu.as_millis() as f64 / 1000.0);
+        self.optional("open_files", figures.open_files);
     }
 }
 
@@ -242,8 +300,8 @@ pub fn name(port: u16) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::shutdown::Drain;
     use super::*;
+    use crate::core::shutdown::Drain;
 
     pub fn example() -> Snapshot {
         let second = Duration::from_secs(1);
@@ -257,6 +315,7 @@ pub mod tests {
             target: Some(7),
             command: "gunicorn \"a b\"".to_owned(),
             server: Some("gunicorn"),
+            services: Vec::new(),
             timing: Timing {
                 grace: 30 * second,
                 delay: 5 * second,
@@ -268,8 +327,9 @@ pub mod tests {
             },
             stop: Some(Stop {
                 signal: Some(Signal::TERM),
+                ended: None,
                 ago: 15 * second,
-                because: None,
+                reason: None,
                 tally: Some(Tally { accepted: 5, uncertain: 0, finished: 4, cut: 0 }),
                 closed: 6,
                 last_accept: Some(Duration::from_millis(2700)),

@@ -1,16 +1,17 @@
-//! The last word: what happened, told in the `exit` event and in one line for the termination message.
+//! How it ended: the figures of the `exit` event, and the one line of the termination message.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::shutdown::{Because, Ended, Machine, Phase};
-use super::signals::Signal;
-use super::time::{Show, Uptime};
-use super::traffic::Tally;
+use super::pod::Pod;
+use super::service::Service;
+use super::{Ended, Phase, StopReason};
+use crate::core::signals::Signal;
+use crate::core::time::{Show, Uptime};
+use crate::core::traffic::Tally;
 
-/// How it ended.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub struct ExitReport {
     pub code: u8,
     pub ended: Option<Ended>,
     pub killed: bool,
@@ -18,9 +19,12 @@ pub struct Story {
     pub refused: bool,
     /// The kernel killed so many processes because memory ran out.
     pub oom_kills: u64,
-    /// The signal that began the shutdown, if one did.
-    pub began: Option<Signal>,
-    pub because: Option<Because>,
+    /// What began the shutdown, if anything did.
+    pub began: Option<Began>,
+    /// The main command was never started.
+    pub not_started: bool,
+    /// Why the main command was sent its stop signal.
+    pub reason: Option<StopReason>,
     /// How long each phase took, `serving` first.
     pub phases: Vec<(Phase, Duration)>,
     /// None: nothing could be seen of the traffic, or nothing was watched.
@@ -33,18 +37,39 @@ pub struct Story {
     pub last_accept: Option<Duration>,
 }
 
-impl Story {
-    pub fn new(machine: &Machine, began: Option<Signal>, traffic: Option<Tally>, code: u8, now: Uptime) -> Story {
-        let entered = machine.entered();
+/// What began the shutdown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Began {
+    Signal(Signal),
+    /// The end of a companion, by its name.
+    End {
+        service: String,
+        ended: Ended,
+    },
+}
+
+impl fmt::Display for Began {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Began::Signal(signal) => write!(f, "{signal}"),
+            Began::End { service, ended } => write!(f, "the end of {service}, which {ended}"),
+        }
+    }
+}
+
+impl ExitReport {
+    pub fn new(pod: &Pod, began: Option<Began>, traffic: Option<Tally>, code: u8, now: Uptime) -> ExitReport {
+        let entered = pod.entered();
         let ends = entered.iter().skip(1).map(|(_, at)| *at).chain([now]);
-        Story {
+        ExitReport {
             code,
-            ended: machine.ended(),
-            killed: machine.killed(),
-            refused: machine.refused(),
+            ended: pod.ended(),
+            killed: pod.killed(),
+            refused: pod.refused(),
             oom_kills: 0,
             began,
-            because: machine.because(),
+            not_started: !pod.services().first().is_some_and(Service::was_started),
+            reason: pod.reason(),
             phases: entered
                 .iter()
                 .zip(ends)
@@ -66,6 +91,7 @@ impl Story {
     /// How the app ended, in words.
     pub fn app(&self) -> String {
         match self.ended {
+            None if self.not_started => "the app was not started".to_owned(),
             None if self.refused => "the app could not be signalled, and ends with lameduck".to_owned(),
             None => "the app could not be reaped".to_owned(),
             Some(Ended::Signal(Signal::KILL)) if self.killed => "the app had to be killed".to_owned(),
@@ -75,17 +101,17 @@ impl Story {
     }
 }
 
-impl fmt::Display for Story {
+impl fmt::Display for ExitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "lameduck: exit {}, {}", self.code, self.app())?;
-        if let Some(signal) = self.began {
-            write!(f, "; began by {signal}")?;
+        if let Some(began) = &self.began {
+            write!(f, "; began by {began}")?;
         }
         for (phase, took) in &self.phases {
             write!(f, "{} {} {}", if *phase == Phase::Serving { ";" } else { "," }, phase.name(), Show(*took))?;
         }
-        if let Some(because) = self.because {
-            write!(f, "; told because {}", because.text())?;
+        if let Some(reason) = self.reason {
+            write!(f, "; stop signal sent because {}", reason.text())?;
         }
         if let Some(tally) = self.traffic {
             write!(f, "; {} connections finished, {} cut", tally.finished, tally.cut)?;
@@ -100,20 +126,5 @@ impl fmt::Display for Story {
             }
         }
         Ok(())
-    }
-}
-
-impl Because {
-    pub fn text(self) -> &'static str {
-        match self {
-            Because::Drained => "drained",
-            Because::Fewest => "only kept-alive connections are left, and the fewest are busy",
-            Because::GaveUp => "all is done but what was given up",
-            Because::Hurried => "hurried by INT",
-            Because::ListensOnNothing => "it listens on nothing",
-            Because::OutOfTime => "the time for waiting was up",
-            Because::OwnStop => "only kept-alive connections are left, which its own stop serves",
-            Because::Timed => "the delay was over",
-        }
     }
 }

@@ -1,0 +1,201 @@
+//! The services of the container, and the commands that run before and after them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use super::size::Size;
+use super::{Given, Reader, Refused, Result};
+use crate::cli::Args;
+use crate::core::servers::{self, Server};
+use crate::core::start::words;
+
+/// The main command, or a companion.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its server's or its program's, and no other service's.
+    pub name: String,
+    pub command: Vec<OsString>,
+    /// Recognised by the command's words; what then runs may be another.
+    pub server: Option<&'static Server>,
+    /// What its environment gains.
+    pub child_env: Vec<(String, String)>,
+    /// Its end is no reason to end the others.
+    pub expendable: bool,
+}
+
+/// A `--before`.
+#[derive(Clone, Debug)]
+pub struct Before {
+    pub command: Vec<OsString>,
+    /// So many of `--wait-for` are waited for first.
+    pub waits: usize,
+}
+
+/// The main command first.
+pub fn services(
+    reader: &mut Reader<'_>,
+    args: &Args,
+    server: Option<&'static Server>,
+    main: &[String],
+    size: &Size,
+) -> Result<Vec<Service>> {
+    let mut services = vec![Service {
+        name: String::new(),
+        command: args.app.command.clone(),
+        server,
+        child_env: size.gain(reader.env, server, main, true),
+        expendable: false,
+    }];
+    for given in commands(reader, "with", &args.services.with)? {
+        let (expendable, text) = words::expendable(&given.text);
+        let words = split(&given, text, "companion")?;
+        let server = servers::recognise(&words);
+        if let Some(foreground) = foreground(&words, server) {
+            return Err(given.cannot("companion", &format!("it would put itself into the background; write {foreground}")));
+        }
+        services.push(Service {
+            name: String::new(),
+            child_env: size.gain(reader.env, server, &words, false),
+            command: words.into_iter().map(OsString::from).collect(),
+            server,
+            expendable,
+        });
+    }
+    let mut names = BTreeSet::new();
+    for service in &mut services {
+        let program = service.command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        let own = service.server.map_or(program.rsplit('/').next().unwrap_or_default(), |server| server.name);
+        let numbered = (2..).map(|number| format!("{own}-{number}"));
+        let mut free = [own.to_owned()].into_iter().chain(numbered).filter(|name| !names.contains(name));
+        service.name = free.next().unwrap_or_default();
+        names.insert(service.name.clone());
+    }
+    Ok(services)
+}
+
+/// `--before`. In a variable nothing stands to the left of it.
+pub fn before(reader: &mut Reader<'_>, args: &Args) -> Result<Vec<Before>> {
+    let waits = &args.services.waits_before;
+    let commands = commands(reader, "before", &args.services.before)?;
+    let read = |(index, given): (usize, Given)| {
+        let words = split(&given, &given.text, "command")?;
+        Ok(Before {
+            command: words.into_iter().map(OsString::from).collect(),
+            waits: waits.get(index).copied().unwrap_or_default(),
+        })
+    };
+    commands.into_iter().enumerate().map(read).collect()
+}
+
+/// `--on-stop`.
+pub fn on_stop(reader: &mut Reader<'_>, args: &Args) -> Result<Vec<Vec<OsString>>> {
+    let read = |given: Given| Ok(split(&given, &given.text, "command")?.into_iter().map(OsString::from).collect());
+    commands(reader, "on-stop", &args.services.on_stop)?.into_iter().map(read).collect()
+}
+
+/// As typed; or those of the variable, which commas outside of quotes separate.
+fn commands(reader: &mut Reader<'_>, name: &'static str, typed: &[String]) -> Result<Vec<Given>> {
+    let Some(all) = reader.given(name, typed.first().map(String::as_str))? else { return Ok(Vec::new()) };
+    let texts = if typed.is_empty() { split_list(&all.text) } else { typed.to_vec() };
+    let given: Vec<Given> = texts.into_iter().map(|text| Given { text, source: all.source.clone() }).collect();
+    for given in &given {
+        reader.show(name, &given.text, given.source.clone());
+    }
+    Ok(given)
+}
+
+fn split(given: &Given, text: &str, what: &str) -> std::result::Result<Vec<String>, Refused> {
+    words::split(text).map_err(|why| given.cannot(what, why))
+}
+
+/// The parts between commas that are in no quotes and behind no backslash.
+fn split_list(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let (mut quote, mut escaped) = (None, false);
+    for character in text.chars() {
+        let is_end = character == ',' && quote.is_none() && !escaped;
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quote != Some('\'') => escaped = true,
+            '\'' | '"' if quote.is_none() => quote = Some(character),
+            _ if quote == Some(character) => quote = None,
+            _ => {}
+        }
+        match parts.last_mut() {
+            Some(last) if !is_end => last.push(character),
+            _ => parts.push(String::new()),
+        }
+    }
+    parts
+}
+
+/// How a server that these words put into the background is kept in the foreground. As a companion it would seem to end at once.
+fn foreground(words: &[String], server: Option<&'static Server>) -> Option<&'static str> {
+    let has = |flags: &[&str]| words.iter().any(|word| flags.contains(&word.as_str()));
+    let contains = |text: &str| words.iter().any(|word| word.contains(text));
+    let program = words.first()?.rsplit('/').next()?;
+    match server.map_or(program, |server| server.name) {
+        "nginx" if !contains("daemon off") && !has(&["-t", "-T", "-v", "-V", "-h", "-c", "-s"]) => Some("nginx -g 'daemon off;'"),
+        "php-fpm" if has(&["-D", "--daemonize"]) => Some("php-fpm -F"),
+        _ if program == "apachectl" || program == "apache2ctl" => (!contains("FOREGROUND")).then_some("apachectl -D FOREGROUND"),
+        _ if matches!(program, "cron" | "crond") && !has(&["-f", "-n", "-d"]) => Some("cron -f"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::tests::{made, refused};
+
+    fn names(options: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        made(options, variables).unwrap().services.into_iter().map(|service| service.name).collect()
+    }
+
+    #[test]
+    fn each_service_has_a_name_of_its_own() {
+        let options = ["--with", "php-fpm -F", "--with", "-/usr/bin/tail -F /log", "--with", "php-fpm8.2 -F -y b", "nginx"];
+        assert_eq!(names(&options, &[]), ["nginx", "php-fpm", "tail", "php-fpm-2"]);
+        let plan = made(&options, &[]).unwrap();
+        assert_eq!(plan.services.iter().map(|service| service.expendable).collect::<Vec<_>>(), [false, false, true, false]);
+        assert_eq!(plan.services[2].command, ["/usr/bin/tail", "-F", "/log"]);
+        assert_eq!(names(&["sleep", "1"], &[("LAMEDUCK_WITH", "a 'b,c',\"d,\"e f\\,g")]), ["sleep", "a", "d,e"]);
+    }
+
+    #[test]
+    fn the_order_typed_is_the_order_done() {
+        let waits = |options: &[&str]| {
+            let plan = made(options, &[]).unwrap();
+            plan.before_commands.iter().map(|before| before.waits).collect::<Vec<_>>()
+        };
+        let options = ["--wait-for", "tcp://a:1", "--before", "x", "--wait-for", "tcp://b:1,tcp://c:1", "--before", "y", "z"];
+        assert_eq!(waits(&options), [1, 3]);
+        assert_eq!(waits(&["--before", "x", "--wait-for", "tcp://a:1", "z"]), [0]);
+    }
+
+    #[test]
+    fn bad_commands_are_refused_in_one_line() {
+        for (options, part) in [
+            (["--with", "", "x"], "cannot read companion \"\" from --with: no program is named"),
+            (["--with", "a 'b", "x"], "from --with: a quote is not closed"),
+            (["--before", "a && b", "x"], "cannot read command \"a && b\" from --before: a word begins or ends with one of"),
+            (["--on-stop", "A=1 b", "x"], "from --on-stop: the first word has a =, and is no program"),
+            (["--with", "php-fpm -D", "x"], "it would put itself into the background; write php-fpm -F"),
+            (["--with", "nginx", "x"], "write nginx -g 'daemon off;'"),
+            (["--with", "apachectl start", "x"], "write apachectl -D FOREGROUND"),
+        ] {
+            let error = refused(&options, &[]);
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn workers_go_to_each_server_s_own_variable() {
+        let variables = [("LAMEDUCK_CPU_REQUEST", "3")];
+        let plan = made(&["--workers-env", "N", "--with", "gunicorn app", "uwsgi"], &variables).unwrap();
+        let gained = |place: usize| {
+            plan.services[place].child_env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(gained(0), "LAMEDUCK_WORKERS=3 N=3");
+        assert_eq!(gained(1), "LAMEDUCK_WORKERS=3 WEB_CONCURRENCY=3");
+    }
+}
