@@ -504,6 +504,12 @@ fn command_of(listed: &Listed) -> Command {
         .after_help("All options, examples and exit codes: lameduck --help")
 }
 
+/// All that can be typed, with each command of ours below it: for man pages and shell completions. `parse` reads the first word by itself.
+pub fn reference() -> Command {
+    let commands = VERBS.iter().map(|listed| command_of(listed).name(listed.name));
+    command().version(env!("CARGO_PKG_VERSION")).subcommands(commands)
+}
+
 /// The reference, or what applies to one of our commands. Wrapped here: clap's own wrapping would bring a crate that asks the terminal.
 pub fn help(verb: Verb) -> String {
     const WIDTH: usize = 100;

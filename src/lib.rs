@@ -26,6 +26,9 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+#[doc(hidden)]
+pub use cli::reference;
+
 use cli::Verb;
 use clock::Clock;
 use core::output::TERMINATION_LOG;

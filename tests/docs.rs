@@ -224,7 +224,7 @@ fn every_fuzz_target_is_run() {
 #[test]
 fn the_picture_of_the_house_is_true() {
     let text = read("docs/design.md");
-    for directory in ["src", "kubectl/src", "rehearse/src"] {
+    for directory in ["src", "kubectl/src", "rehearse/src", "release/pages/src"] {
         for path in sources(directory) {
             let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
             assert!(name == "mod.rs" || text.contains(name), "docs/design.md lacks {}", path.display());

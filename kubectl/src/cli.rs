@@ -198,9 +198,14 @@ impl Input {
     }
 }
 
+/// All that can be typed: for man pages and shell completions.
+pub fn reference() -> clap::Command {
+    Typed::command()
+}
+
 /// The reference.
 pub fn help() -> String {
-    let mut command = Typed::command();
+    let mut command = reference();
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     let mut text = command.render_long_help().to_string();
     for name in names {

@@ -175,6 +175,11 @@ pub fn parse(words: &[OsString]) -> Result<Args, Refused> {
     })
 }
 
+/// All that can be typed: for man pages and shell completions.
+pub fn reference() -> clap::Command {
+    Args::command().version(env!("CARGO_PKG_VERSION"))
+}
+
 pub fn help() -> String {
     Args::command().render_long_help().to_string()
 }

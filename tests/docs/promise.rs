@@ -160,7 +160,7 @@ fn the_exit_codes() {
     }
     for (heading, paths, least) in [
         ("Exit codes of lameduck", &["src/fatal.rs", "src/lib.rs", "src/commands/drain.rs", "src/start/mod.rs"][..], 6),
-        ("Exit codes of lameduck-rehearse", &["rehearse/src/main.rs"], 3),
+        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs"], 3),
         ("Exit codes of kubectl lameduck", &["kubectl/src/main.rs"], 3),
     ] {
         let code: String = paths.iter().map(|path| read(path)).collect();
