@@ -81,6 +81,8 @@ struct State {
     expired: u32,
     /// Rights that were asked for.
     asked: BTreeSet<String>,
+    /// How callers said who they are.
+    credentials: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -93,6 +95,7 @@ pub struct Cluster {
     shared: Arc<Shared>,
     pub kubeconfig: String,
     pub url: String,
+    pub api: SocketAddr,
     _place: Place,
 }
 
@@ -126,7 +129,7 @@ impl Cluster {
              contexts:\n- name: test\n  context: {{cluster: test, user: test}}\nusers:\n- name: test\n  user: {{}}\n"
         );
         fs::write(&kubeconfig, text).expect("a kubeconfig");
-        Cluster { shared, kubeconfig, url: format!("http://{service}/"), _place: place }
+        Cluster { shared, kubeconfig, url: format!("http://{service}/"), api, _place: place }
     }
 
     /// A rehearsal of a rollout here.
@@ -173,6 +176,10 @@ impl Cluster {
         let state = self.shared.lock();
         let pods = state.objects.iter().filter(|((resource, _), _)| resource == "pods");
         pods.map(|((_, name), pod)| (name.clone(), pod["metadata"]["deletionTimestamp"].is_string())).collect()
+    }
+
+    pub fn credentials(&self) -> BTreeSet<String> {
+        self.shared.lock().credentials.clone()
     }
 
     pub fn asked_rights(&self) -> BTreeSet<String> {
@@ -483,6 +490,9 @@ fn serve_api(shared: &Arc<Shared>, stream: TcpStream) {
         if query.contains("watch=true") {
             return watch(shared, parts[parts.len() - 1], query, &mut writer);
         }
+        let credential =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("authorization: ").map(str::to_owned));
+        shared.lock().credentials.extend(credential);
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let (code, answer) = answer(shared, method, &parts, &body);
         let text = answer.to_string();

@@ -231,3 +231,55 @@ fn the_example_s_role_is_the_least() {
     }
     assert_eq!(granted, asked);
 }
+
+/// As every real cluster wants it. A certificate of somebody else is refused.
+#[test]
+fn the_api_server_is_asked_by_tls_with_the_account_s_token() {
+    use std::io::{BufRead, BufReader};
+
+    let cluster = Cluster::new(1, Script::default());
+    let place = Place::new();
+    let make = |name: &str| {
+        let [key, certificate] = ["key", "crt"].map(|what| place.path(&format!("{name}.{what}")));
+        let words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"];
+        let subject = [
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=CA:FALSE",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ];
+        let output = Command::new("openssl").args(words).args(subject).output().expect("openssl (tests/run installs it)");
+        assert!(output.status.success(), "{output:?}");
+        (key, certificate)
+    };
+    let (key, certificate) = make("server");
+    let (_, other) = make("other");
+    let mut proxy = Command::new(PYTHON);
+    let proxy = proxy.arg(source("tls.py")).args([&certificate, &key, &cluster.api.port().to_string()]).stdout(Stdio::piped());
+    let mut proxy = proxy.spawn().expect("python3");
+    let mut port = String::new();
+    BufReader::new(proxy.stdout.take().expect("a pipe")).read_line(&mut port).expect("its port");
+    let run = |authority: &str| {
+        let text = fs::read_to_string(&cluster.kubeconfig).expect("a kubeconfig");
+        let text = text.replace(&format!("http://{}", cluster.api), &format!("https://127.0.0.1:{}", port.trim()));
+        let text = text.replace("user: {}", "user: {token: known-to-us}");
+        let text = text.replace("  cluster:\n", &format!("  cluster:\n    certificate-authority: {authority}\n"));
+        let kubeconfig = place.path("kubeconfig");
+        fs::write(&kubeconfig, text).expect("a kubeconfig");
+        let mut command = cluster.command(&[]);
+        rehearsed(command.env("KUBECONFIG", kubeconfig).output().expect("it runs"), Value::Null)
+    };
+    let (good, bad) = (run(&certificate), run(&other));
+    let _ = proxy.kill();
+    let _ = proxy.wait();
+    assert_eq!(good.code, 0, "{good:#?}");
+    assert_eq!(cluster.credentials(), ["bearer known-to-us".to_owned()].into());
+    assert_eq!((bad.code, bad.said.lines().count()), (69, 1), "{bad:#?}");
+    assert!(bad.said.contains("cannot read shop/deployment/web: invalid peer certificate"), "{bad:#?}");
+}
