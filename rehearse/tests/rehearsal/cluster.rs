@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use super::*;
@@ -14,6 +18,21 @@ use super::*;
 const NAMESPACE: &str = "shop";
 const NAME: &str = "web";
 const NODES: [&str; 2] = ["n1", "n2"];
+/// So long do nodes send to a real pod that is going.
+const PROPAGATION: Duration = Duration::from_millis(500);
+/// Serves http on the address and port of its words, with connections that are kept.
+const REAL: &str = "import sys, time, http.server as h
+class Handler(h.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def log_message(self, *words): pass
+    def do_GET(self):
+        time.sleep(0.03)
+        self.send_response(200)
+        self.send_header('Content-Length', '7')
+        self.end_headers()
+        self.wfile.write(b'served\\n')
+h.ThreadingHTTPServer.request_queue_size = 128
+h.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()";
 /// A look at whether a server is to stop.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -32,6 +51,8 @@ pub struct Script {
     pub denied: BTreeSet<&'static str>,
     /// A terminating pod is held until `release`.
     pub hold: bool,
+    /// Pods are processes of a real server that ends at once on TERM, behind this PID 1: `lameduck` with its options, or nobody.
+    pub real: Option<&'static [&'static str]>,
 }
 
 /// A pod's server, and what it did.
@@ -43,6 +64,16 @@ struct Server {
     stopping: AtomicBool,
     connections: AtomicU32,
     asked_status: AtomicU64,
+    process: Mutex<Option<Child>>,
+}
+
+impl Server {
+    /// TERM to its process, if it has one. None: it has none any more.
+    fn terminate(&self) -> Option<Child> {
+        let child = self.process.lock().expect("no test panics with it").take()?;
+        kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGTERM).expect("it is there");
+        Some(child)
+    }
 }
 
 impl Server {
@@ -197,6 +228,17 @@ impl Cluster {
     }
 }
 
+/// No process is left behind.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let servers: Vec<_> = self.shared.lock().servers.values().map(|(_, server)| server.clone()).collect();
+        let ending: Vec<Child> = servers.iter().filter_map(|server| server.terminate()).collect();
+        for mut child in ending {
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics with it")
@@ -297,14 +339,14 @@ fn start_pod(shared: &Arc<Shared>) -> String {
         (state.pods, state.script.never_ready && !state.patches.is_empty())
     };
     let ip = Ipv4Addr::new(127, 88, 0, u8::try_from(number).expect("few pods"));
-    let address = listen_on(ip, {
-        let server = server.clone();
-        move |stream| serve_pod(&server, stream)
-    });
-    let admin = listen_on(ip, {
-        let server = server.clone();
-        move |stream| serve_status(&server, stream)
-    });
+    let real = shared.lock().script.real;
+    let (address, admin) = match real {
+        Some(init) => start_process(&server, ip, init),
+        None => {
+            let (pod, admin) = (server.clone(), server.clone());
+            (listen_on(ip, move |stream| serve_pod(&pod, stream)), listen_on(ip, move |stream| serve_status(&admin, stream)))
+        }
+    };
     let name = format!("web-{number}");
     let waiting = if waits { json!([{"name": "web", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]) } else { json!([]) };
     let environment = json!([{"name": "LAMEDUCK_ADMIN", "value": format!(":{}", admin.port())}]);
@@ -330,6 +372,33 @@ fn start_pod(shared: &Arc<Shared>) -> String {
     name
 }
 
+/// Addresses that are free: of the server, and of its lameduck.
+fn start_process(server: &Server, ip: Ipv4Addr, init: &[&str]) -> (SocketAddr, SocketAddr) {
+    let free = || TcpListener::bind((ip, 0)).expect("a port");
+    let [address, admin] = [free(), free()].map(|listener| listener.local_addr().expect("its address"));
+    let app = [PYTHON, "-c", REAL, &ip.to_string(), &address.port().to_string()].map(str::to_owned);
+    let mut command = match init {
+        [] => Command::new(&app[0]),
+        [name, options @ ..] => {
+            let mut command = Command::new(REHEARSE);
+            command.arg0(name).args(options).args(["--admin", &admin.to_string(), "--", &app[0]]);
+            command
+        }
+    };
+    let child = command.args(&app[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    *server.process.lock().expect("no test panics with it") = Some(child.expect("it starts"));
+    eventually("the server listens", || TcpStream::connect(address).ok());
+    (address, admin)
+}
+
+/// As a kubelet does it, while nodes do not know yet.
+fn end_process(shared: &Shared, server: &Server, name: &str) {
+    let mut child = server.terminate().expect("it runs");
+    thread::sleep(PROPAGATION);
+    shared.change(|state| state.routes.retain(|route| route != name));
+    child.wait().expect("its end");
+}
+
 fn make_ready(shared: &Arc<Shared>, name: &str) {
     shared.change(|state| {
         state.edit("pods", name, |pod| pod["status"]["conditions"][0]["status"] = json!("True"));
@@ -348,6 +417,13 @@ fn end_pod(shared: &Arc<Shared>, name: &str) {
         (server, state.script.clone())
     };
     shared.changed.notify_all();
+    if script.real.is_some() {
+        end_process(shared, &server, name);
+        return shared.change(|state| {
+            state.remove("pods", name);
+            state.write_slice();
+        });
+    }
     // Whoever watches has to know first: a fault before is no fault of a pod that is going.
     eventually("its status is asked for", || (server.asked_status.load(Ordering::SeqCst) > 0).then_some(()));
     server.faults_left.store(script.faults.get(name).copied().unwrap_or(0), Ordering::SeqCst);

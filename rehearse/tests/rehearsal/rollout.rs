@@ -232,6 +232,36 @@ fn the_example_s_role_is_the_least() {
     assert_eq!(granted, asked);
 }
 
+/// Its port is in the manifest, its answer in the report; nobody told its clients that it goes.
+#[test]
+fn real_lameducks_lose_nothing_while_nodes_learn_late_and_say_what_they_do() {
+    let real = Some(&["lameduck", "--delay", "1s", "--grace-period", "20s"][..]);
+    let cluster = Cluster::new(2, Script { real, ..Script::default() });
+    let rehearsed = cluster.rehearse(&[]);
+    assert_eq!((rehearsed.code, rehearsed.lost(0)), (0, [0; 5]), "{rehearsed:#?}");
+    let says = |pod: &Value| pod["status"].as_array().into_iter().flatten().any(|status| status["phase"] == "lame-duck");
+    assert_eq!(rehearsed.pods(says), ["web-1", "web-2"], "{rehearsed:#?}");
+}
+
+/// The same without it.
+#[test]
+fn a_server_that_ends_at_once_loses_what_nodes_still_send_to_it() {
+    let cluster = Cluster::new(2, Script { real: Some(&[]), ..Script::default() });
+    let rehearsed = cluster.rehearse(&[]);
+    let lost = rehearsed.lost_in_all(0);
+    assert!(lost > 5 && rehearsed.code == 1, "{rehearsed:#?}");
+    let losses = rehearsed.round()["losses"].as_array().cloned().unwrap_or_default();
+    let beside = |loss: &&Value| loss["terminating"].as_array().is_some_and(|pods| !pods.is_empty());
+    let total: u64 = losses
+        .iter()
+        .filter(beside)
+        .filter_map(|loss| loss["lost"].as_object())
+        .flat_map(|lost| lost.values())
+        .filter_map(Value::as_u64)
+        .sum();
+    assert_eq!(total, lost, "{losses:#?}");
+}
+
 /// As every real cluster wants it. A certificate of somebody else is refused.
 #[test]
 fn the_api_server_is_asked_by_tls_with_the_account_s_token() {
