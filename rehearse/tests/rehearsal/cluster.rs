@@ -43,7 +43,7 @@ pub struct Script {
     pub faults: BTreeMap<&'static str, u32>,
     /// New pods wait for their image for ever.
     pub never_ready: bool,
-    /// Watches lose their place (410) when a pod goes: only the list that follows shows it.
+    /// Watches lose their place (410) when a pod goes: only the next list shows it.
     pub expire: bool,
     /// So many evictions of all are refused with 429.
     pub refused_evictions: u32,
@@ -97,6 +97,8 @@ struct State {
     version: u64,
     /// Watches of an older epoch have lost their place.
     epoch: u64,
+    /// No watch can begin before this version.
+    forgotten: u64,
     log: Vec<Change>,
     /// By resource and name.
     objects: BTreeMap<(String, String), Value>,
@@ -110,6 +112,7 @@ struct State {
     patches: Vec<Value>,
     evictions: u32,
     expired: u32,
+    refused_watches: u32,
     /// Rights that were asked for.
     asked: BTreeSet<String>,
     /// How callers said who they are.
@@ -198,8 +201,10 @@ impl Cluster {
         self.shared.lock().evictions
     }
 
-    pub fn expired(&self) -> u32 {
-        self.shared.lock().expired
+    /// Watches that lost their place, and those that could not begin.
+    pub fn expired(&self) -> (u32, u32) {
+        let state = self.shared.lock();
+        (state.expired, state.refused_watches)
     }
 
     /// Names of the pods that are there, and whether each is going.
@@ -438,11 +443,12 @@ fn end_pod(shared: &Arc<Shared>, name: &str) {
     server.stopping.store(true, Ordering::SeqCst);
     eventually("its connections end", || (server.connections.load(Ordering::SeqCst) == 0).then_some(()));
     shared.change(|state| {
-        if script.expire {
-            state.epoch += 1;
-        }
         state.remove("pods", name);
         state.write_slice();
+        if script.expire {
+            state.epoch += 1;
+            state.forgotten = state.version;
+        }
     });
 }
 
@@ -658,12 +664,28 @@ fn go(shared: &Arc<Shared>, name: &str) -> (u16, Value) {
     (200, pod)
 }
 
-/// Changes as they come, until the place in the history is lost.
+/// Changes as they come, until the place in the history is lost. A watch that runs then is told so the first time, and just ends the second
+/// time; one that would begin there is refused.
 fn watch(shared: &Arc<Shared>, resource: &str, query: &str, writer: &mut TcpStream) {
     let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
     let mut from: u64 = from.and_then(|from| from.parse().ok()).unwrap_or(0);
-    let epoch = shared.lock().epoch;
-    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (epoch, forgotten) = {
+        let mut state = shared.lock();
+        let forgotten = from < state.forgotten;
+        state.refused_watches += u32::from(forgotten);
+        (state.epoch, forgotten)
+    };
+    let gone = failure(410, "Expired", "too old resource version").1;
+    if forgotten {
+        let text = gone.to_string();
+        let head = format!(
+            "HTTP/1.1 410 Gone\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            text.len()
+        );
+        let _ = writer.write_all((head + &text).as_bytes());
+        return;
+    }
+    let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     if writer.write_all(head).is_err() {
         return;
     }
@@ -676,7 +698,10 @@ fn watch(shared: &Arc<Shared>, resource: &str, query: &str, writer: &mut TcpStre
         if state.epoch != epoch {
             state.expired += 1;
             drop(state);
-            let _ = say("ERROR", &failure(410, "Expired", "too old resource version").1);
+            if epoch == 0 {
+                let _ = say("ERROR", &gone);
+            }
+            let _ = writer.write_all(b"0\r\n\r\n");
             return;
         }
         let news: Vec<(u64, &str, Value)> = state
