@@ -127,7 +127,12 @@ fn pod_bar(pod: &Pod, scale: Scale) -> String {
         });
     }
     let ends = pod.endpoints.iter().skip(1).map(|next| next.at_ms).chain(pod.phases.last().map(|phase| phase.to_ms));
-    for (endpoint, end) in pod.endpoints.iter().zip(ends).filter(|(endpoint, _)| endpoint.state > EndpointState::Serving) {
+    for (endpoint, end) in pod.endpoints.iter().zip(ends) {
+        // It may leave the slices after the pod is gone.
+        if endpoint.state <= EndpointState::Serving || end < endpoint.at_ms {
+            continue;
+        }
+
         for cell in line[cells(endpoint.at_ms, end)].iter_mut().filter(|cell| **cell == '-') {
             *cell = '.';
         }
@@ -210,7 +215,11 @@ mod tests {
             ],
             ..Pod::default()
         };
-        assert_eq!(pod_bar(&pod, Scale { from: -500, step: 100 }), "+++++===??--...");
+        let bar = |pod: &Pod| pod_bar(pod, Scale { from: -500, step: 100 });
+        assert_eq!(bar(&pod), "+++++===??--...");
+        // The news of its endpoint came after that of its end.
+        let late = Pod { endpoints: vec![endpoint(0, EndpointState::Ready), endpoint(1200, EndpointState::Absent)], ..pod };
+        assert_eq!(bar(&late), "+++++===??-----");
     }
 
     #[test]

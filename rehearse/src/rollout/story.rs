@@ -78,6 +78,10 @@ struct Life {
 
 impl Life {
     fn see(&mut self, at: Millis, mut seen: PodSeen) {
+        // A list from a server that lags behind.
+        if self.gone.is_some() {
+            return;
+        }
         let was_ready = self.phases.iter().any(|(_, phase)| *phase == PodPhaseName::Ready);
         let phase = match () {
             () if seen.terminating => PodPhaseName::Terminating,
@@ -341,8 +345,10 @@ mod tests {
         assert!(story.is_gone("uid-b") && !story.is_gone("uid-c"));
         assert!(story.missing(&set(&["a", "b"])).is_empty());
         assert_eq!(story.pods(&set(&[]), 0, 1000)[1].gone_ms, Some(900));
-        // It went at 500, as was seen then.
-        assert_eq!(story.pods(&set(&[]), 0, 1000)[0].gone_ms, Some(500));
+        // It went at 500, as was seen then; a list from a server that lags behind does not bring it back.
+        story.hear(950, News::Pods(vec![pod("a", true, true), pod("c", true, false), pod("d", true, false)]));
+        let a = &story.pods(&set(&[]), 0, 1000)[0];
+        assert_eq!((a.gone_ms, a.phases.len()), (Some(500), 2));
     }
 
     /// The same name, another pod: a StatefulSet.
