@@ -247,6 +247,7 @@ impl Cluster {
             Sayings { one, gone: |_: &v1::Event| None, all: |_: &[v1::Event]| None },
         ));
 
+        // If somebody deletes the workload, its pods are missing: that is no end of a rollout.
         let one = |workload: &DynamicObject| Some(News::Desired(objects::desired(workload)));
         let all = |workloads: &[DynamicObject]| workloads.first().map(|workload| News::Desired(objects::desired(workload)));
         watches.spawn(follow(
@@ -254,7 +255,7 @@ impl Cluster {
             named,
             "the workload",
             to(),
-            Sayings { one, gone: |_: &DynamicObject| Some(News::Desired(0)), all },
+            Sayings { one, gone: |_: &DynamicObject| None, all },
         ));
         watches
     }
