@@ -377,17 +377,20 @@ fn start_pod(shared: &Arc<Shared>) -> String {
     name
 }
 
-/// Addresses that are free: of the server, and of its lameduck.
-fn start_process(server: &Server, ip: Ipv4Addr, init: &[&str]) -> (SocketAddr, SocketAddr) {
+/// Addresses of the server, and of its lameduck. Without one the status is this process's, for `end_process` to know that it was asked.
+fn start_process(server: &Arc<Server>, ip: Ipv4Addr, init: &[&str]) -> (SocketAddr, SocketAddr) {
     let free = || TcpListener::bind((ip, 0)).expect("a port");
-    let [address, admin] = [free(), free()].map(|listener| listener.local_addr().expect("its address"));
+    let [address, free] = [free(), free()].map(|listener| listener.local_addr().expect("its address"));
     let app = [PYTHON, "-c", REAL, &ip.to_string(), &address.port().to_string()].map(str::to_owned);
-    let mut command = match init {
-        [] => Command::new(&app[0]),
+    let (mut command, admin) = match init {
+        [] => {
+            let server = server.clone();
+            (Command::new(&app[0]), listen_on(ip, move |stream| serve_status(&server, stream)))
+        }
         [name, options @ ..] => {
             let mut command = Command::new(REHEARSE);
-            command.arg0(name).args(options).args(["--admin", &admin.to_string(), "--", &app[0]]);
-            command
+            command.arg0(name).args(options).args(["--admin", &free.to_string(), "--", &app[0]]);
+            (command, free)
         }
     };
     let child = command.args(&app[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -422,14 +425,18 @@ fn end_pod(shared: &Arc<Shared>, name: &str) {
         (server, state.script.clone())
     };
     shared.changed.notify_all();
-    if script.real.is_some() {
+    if let Some(init) = script.real {
+        // The server without an init loses at once: whoever watches has to know before.
+        if init.is_empty() {
+            eventually("its status is asked for", || (server.asked_status.load(Ordering::SeqCst) > 0).then_some(()));
+        }
         end_process(shared, &server, name);
         return shared.change(|state| {
             state.remove("pods", name);
             state.write_slice();
         });
     }
-    // Whoever watches has to know first: a fault before is no fault of a pod that is going.
+    // Here too: a fault before is no fault of a pod that is going.
     eventually("its status is asked for", || (server.asked_status.load(Ordering::SeqCst) > 0).then_some(()));
     server.faults_left.store(script.faults.get(name).copied().unwrap_or(0), Ordering::SeqCst);
     eventually("all faults", || (server.faults_left.load(Ordering::SeqCst) == 0).then_some(()));
