@@ -160,7 +160,7 @@ fn the_exit_codes() {
     }
     for (heading, paths, least) in [
         ("Exit codes of lameduck", &["src/fatal.rs", "src/lib.rs", "src/commands/drain.rs", "src/start/mod.rs"][..], 6),
-        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs"], 3),
+        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs", "rehearse/src/rollout/mod.rs"], 4),
         ("Exit codes of kubectl lameduck", &["kubectl/src/main.rs"], 3),
     ] {
         let code: String = paths.iter().map(|path| read(path)).collect();
@@ -387,7 +387,13 @@ fn the_report_of_the_rehearsal() {
         words.trim_start_matches('_').to_owned()
     };
     for row in promised("Words in the rehearsal's JSON") {
-        let name = if row[0].ends_with("what") { "What" } else { "PhaseName" };
+        let name = match row[0].as_str() {
+            "events[].what" => "What",
+            "phases[].name" => "PhaseName",
+            "pods[].phases[].name" => "PodPhaseName",
+            "pods[].endpoints[].state" => "EndpointState",
+            other => panic!("the code has no words for {other:?}"),
+        };
         let body = between(&source, &format!("pub enum {name} {{"), "\n}");
         let variants: Vec<String> = body.lines().filter_map(|line| line.trim().strip_suffix(',')).map(snake).collect();
         agree(&row[0], &row[1].split(", ").map(str::to_owned).collect::<Vec<_>>(), &variants);
