@@ -88,6 +88,12 @@ impl Plan {
             for (name, value) in &service.child_env {
                 let _ = writeln!(text, "  {:<16} {name}={value}{whose}", "sets");
             }
+            for set in &service.heap.set {
+                let _ = writeln!(text, "  {:<16} {:<12} {}{whose}", "heap", set.name, set.why);
+            }
+            for why in &service.heap.not_set {
+                let _ = writeln!(text, "  {:<16} {:<12} {why}{whose}", "heap", "not set:");
+            }
         }
         text
     }
@@ -235,6 +241,25 @@ mod tests {
             [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("LAMEDUCK_QUIET_PERIOD", "2s"), ("LAMEDUCK_CPU_REQUEST_MILLIS", "0")];
         let plan = with(&[&options[..], &memory, &before, &command].concat(), &variables, &facts).unwrap();
         assert_eq!(plan.describe(), include_str!("../../tests/plan/kubernetes.txt"));
+    }
+
+    #[test]
+    fn heaps() {
+        let limit = ("LAMEDUCK_MEMORY_LIMIT", "1Gi");
+        let said = |options: &[&str], variables: &[(&str, &str)]| {
+            let text = with(&[&["plan"], options].concat(), variables, &Facts::default()).unwrap().describe();
+            text.lines().filter(|line| line.contains("heap ")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&["--heap", "auto", "node"], &[limit]),
+            ["  heap             auto         --heap", "  heap             NODE_OPTIONS a heap of 512 MiB of 1024 MiB"]
+        );
+        assert_eq!(said(&["./app"], &[limit]), [""; 0]);
+        let not_set = said(&["./app"], &[limit, ("LAMEDUCK_HEAP", "50%"), ("GOMEMLIMIT", "off")]);
+        assert_eq!(
+            not_set,
+            ["  heap             50%          LAMEDUCK_HEAP", "  heap             not set:     GOMEMLIMIT is set"]
+        );
     }
 
     /// Version 1, and nobody said anything.

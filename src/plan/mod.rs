@@ -685,6 +685,8 @@ mod tests {
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),
             (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
+            (&["--heap", "all", "x"], &[], "cannot read heap \"all\" from --heap: neither auto nor a percentage"),
+            (&["x"], &[("LAMEDUCK_HEAP", "101")], "cannot read heap \"101\" from LAMEDUCK_HEAP: neither auto nor a percentage"),
             (&["--worker-memory", "1x", "x"], &[], "cannot read worker memory \"1x\" from --worker-memory: not bytes"),
             (
                 &["--memory-reserve", "2Gi", "x"],
