@@ -173,7 +173,7 @@ pub fn answer(asked: Asked, snapshot: &Snapshot) {
     let (kind, body) = match asked.question {
         Question::Metrics => (metrics::CONTENT_TYPE, metrics::page(snapshot)),
         Question::Status(Form::Json) => ("application/json", snapshot.json()),
-        Question::Status(Form::Drawn { colour }) => (server::TEXT, snapshot.draw(colour)),
+        Question::Status(Form::Drawn) => (server::TEXT, snapshot.draw()),
         Question::Readyz => return,
     };
     let _ = asked.reply.send(Reply { status: 200, kind, body });

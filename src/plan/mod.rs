@@ -22,6 +22,7 @@ use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::size::cgroup::{Cgroup, Figure};
 use crate::core::spelling;
+use crate::core::start::script;
 use crate::core::time::{Show, parse_duration};
 use crate::core::traffic::keepalive::KeepAlive;
 use crate::core::traffic::network::Network;
@@ -89,6 +90,8 @@ pub struct Facts {
     pub podinfo_cpu: Option<Figure>,
     pub podinfo_memory: Option<Figure>,
     pub cgroup: Cgroup,
+    /// The main command, where it is a shell's script, as text.
+    pub script: Option<String>,
     /// The CPUs this process may run on.
     pub cpus: Option<usize>,
     /// The machine's, in bytes.
@@ -355,6 +358,12 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         None => Format::Text,
     };
+    let script = script::inline(&words).or(facts.script.as_deref());
+    if let Some(command) = script.and_then(script::background).filter(|_| services.len() == 1 && verb != Verb::Drain) {
+        warnings.push(format!(
+            "the command is a shell script that starts {command:?} in the background: nobody sees its end, and it is not stopped in order; --with '{command}' makes it a companion"
+        ));
+    }
     // A hook's app runs already, and says whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
