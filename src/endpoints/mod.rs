@@ -43,6 +43,8 @@ pub struct Now {
     pub phase: Phase,
     /// Of each service, the main command first: its process, while it runs.
     pub processes: Vec<Option<i32>>,
+    /// The companion whose end began the shutdown.
+    pub ended: Option<String>,
     /// The loop looks at the traffic itself.
     pub watched: bool,
 }
@@ -61,7 +63,7 @@ pub struct Endpoints {
 impl Now {
     /// Nothing runs yet.
     pub fn starting(time: Uptime) -> Now {
-        Now { time, phase: Phase::Serving, processes: Vec::new(), watched: false }
+        Now { time, phase: Phase::Serving, processes: Vec::new(), ended: None, watched: false }
     }
 
     /// The main command's process, while it runs.

@@ -104,6 +104,8 @@ impl Readiness {
     pub fn ask(&mut self, now: Now, reply: oneshot::Sender<Reply>, warming_up: Option<String>) -> Option<Probe> {
         let passes = self.pass_on_stop && matches!(now.phase, Phase::LameDuck | Phase::Draining);
         let no = match now.phase {
+            // Nobody has deleted the pod: traffic comes for as long as this says ready.
+            _ if now.ended.is_some() => now.ended.as_ref().map(|service| format!("{}: {service} has ended", now.phase.name())),
             Phase::Serving if now.main().is_none() => Some("starting".to_owned()),
             Phase::Serving => warming_up,
             _ if passes => None,

@@ -270,6 +270,16 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     if let Some(what) = without_command.filter(|_| !args.app.command.is_empty()) {
         return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
     }
+    if matches!(verb, Verb::Drain | Verb::Exec) {
+        let options = [("with", !args.services.with.is_empty()), ("on-stop", !args.services.on_stop.is_empty())];
+        let before = ("before", verb == Verb::Drain && !args.services.before.is_empty());
+        if let Some((name, _)) = options.into_iter().chain([before]).find(|(_, typed)| *typed) {
+            return Err(Refused::Usage(format!(
+                "cannot use --{name} here: it needs a lameduck that stays; leave out the word {} before the options",
+                if verb == Verb::Exec { "exec" } else { "drain" }
+            )));
+        }
+    }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
     let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
@@ -690,6 +700,8 @@ mod tests {
             (&["--drain", "all", "x"], &[], "--drain"),
             (&["--in-flight", "https://1.2.3.4/#x", "x"], &[], "cannot read in flight \"https://1.2.3.4/#x\" from --in-flight"),
             (&["--strict", "x"], &[], "it belongs to lameduck drain"),
+            (&["exec", "--with", "a", "x"], &[], "cannot use --with here: it needs a lameduck that stays"),
+            (&["drain", "--before", "a"], &[], "cannot use --before here"),
             (&["drain", "x"], &[], "leave the command out"),
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),

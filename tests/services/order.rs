@@ -52,6 +52,23 @@ fn a_companion_s_end_is_the_container_s() {
     }
 }
 
+/// In Kubernetes, too, where a deleted pod goes on passing: nobody has deleted this one.
+#[test]
+fn readyz_fails_at_once_and_says_who_has_ended() {
+    let companion = format!("{} --on USR1=exit:3", report());
+    let options = ["--admin", "127.0.0.1:9102", "--readyz-on-stop", "pass", "--delay", "3s", "--with", &companion];
+    lameduck(&[&options[..], &["--", report(), "--listen", "127.0.0.1:8080"]].concat(), |init| {
+        ready(init, 2);
+        assert!(crate::get("127.0.0.1:9102", "/readyz").starts_with("HTTP/1.1 200 OK"), "{:#?}", init.seen);
+        signal_to(process(init, "report-2"), 10);
+        init.line(" lame-duck ");
+        let answer = crate::get("127.0.0.1:9102", "/readyz");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("lame-duck: report-2 has ended\n"), "{answer}");
+        assert!(crate::get("127.0.0.1:9102", "/status").contains("\"ended_service\":\"report-2\""));
+        assert_eq!(init.exit(), 3, "{:#?}", init.seen);
+    });
+}
+
 #[test]
 fn the_end_of_an_expendable_companion_is_a_warning() {
     let companion = format!("-{} --on USR1=exit:3", report());
