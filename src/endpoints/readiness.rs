@@ -1,6 +1,5 @@
 //! Whether the app is ready, asked when somebody asks.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -53,7 +52,7 @@ pub struct Readiness {
     pass_on_stop: bool,
     rules: Rules,
     ports: Vec<u16>,
-    own: Sender<Own>,
+    own: UnboundedSender<Own>,
     sender: UnboundedSender<Checked>,
     results: UnboundedReceiver<Checked>,
     /// Who waits for the present check.
@@ -73,7 +72,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub fn new(plan: &Plan, own: Sender<Own>) -> Readiness {
+    pub fn new(plan: &Plan, own: UnboundedSender<Own>) -> Readiness {
         let (sender, results) = unbounded_channel();
         Readiness {
             ready: plan.outside.ready.clone(),

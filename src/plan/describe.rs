@@ -209,7 +209,7 @@ mod tests {
         let plan = made(&["--grace-period", "20s", "--delay", "5s", "--stop-timeout", "5s", "nginx"], &[]).unwrap();
         let text = plan.describe();
         let bar = text.lines().find(|line| line.starts_with("  |=")).unwrap();
-        // 72 columns for 20 s: 5 s are 18, told by 13 s, killed at 18 s.
+        // 72 columns for 20 s: 5 s are 18, the stop signal by 13 s, killed at 18 s.
         assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
         assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
     }
