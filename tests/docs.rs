@@ -38,7 +38,9 @@ const TEXTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/glossary.md",
     "docs/keepalive.md",
+    "docs/services.md",
     "docs/shutdown.md",
     "docs/traffic.md",
     "docs/servers.md",
@@ -97,6 +99,9 @@ const OTHERS: &[&str] = &[
     "--http-port",
     "--config",
     "--repo",
+    "--reuid",
+    "--regid",
+    "--clear-groups",
 ];
 
 #[test]
