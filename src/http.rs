@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::start::url::{self, Target, Url};
 

@@ -34,7 +34,6 @@ use clock::Clock;
 use core::output::TERMINATION_LOG;
 use core::output::secrets::Secrets;
 use core::size::cgroup::{Cgroup, Figure};
-use core::start::script::is_shell_script;
 use fatal::{Fatal, exit};
 use output::termination::TerminationMessage;
 use output::{log, print};
@@ -158,15 +157,6 @@ fn cannot_close() -> Option<String> {
     Some(format!("{error}; {}", traffic::way_out(&error)))
 }
 
-/// The main command's text, where it is a shell's script of a usual size.
-fn main_script(words: &[OsString], env: &Env) -> Option<String> {
-    const MOST_BYTES: u64 = 64 << 10;
-    let path = sys::child::find(words.first()?, env.get("PATH"), None).ok()?;
-    let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.is_file() && metadata.len() <= MOST_BYTES)?;
-    let text = fs::read(&path).ok().filter(|text| text.starts_with(b"#!") && metadata.len() > 2)?;
-    String::from_utf8(text).ok().filter(|text| is_shell_script(text))
-}
-
 /// What the plan needs to know of the machine.
 fn facts(verb: Verb, words: &[OsString], env: &Env) -> Result<Facts, Fatal> {
     // Who starts nothing needs no size; `plan` shows it.
@@ -187,7 +177,7 @@ fn facts(verb: Verb, words: &[OsString], env: &Env) -> Result<Facts, Fatal> {
         cannot_close: if verb == Verb::Plan { cannot_close() } else { None },
         podinfo_cpu: if sized { podinfo("cpu_request", "CPU request")? } else { None },
         podinfo_memory: if sized { podinfo("memory_limit", "memory limit")? } else { None },
-        script: if sized { main_script(words, env) } else { None },
+        script: if verb == Verb::Plan { start::script(words, env) } else { None },
         cgroup: if sized { sys::cgroup::read() } else { Cgroup::default() },
         cpus: sys::cpus(),
         memory: sys::memory(),

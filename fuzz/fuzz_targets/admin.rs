@@ -24,6 +24,7 @@ fn snapshot() -> Snapshot {
         target: Some(7),
         command: "app \"x\"".to_owned(),
         server: None,
+        services: Vec::new(),
         timing: Timing {
             grace: second * 30,
             delay: second,

@@ -99,6 +99,7 @@ fn play(u: &mut Unstructured) -> Result<()> {
     play::services_are_stopped_in_order(&setup, &happenings, late);
     play::the_exit_code_is_the_first_cause_s(&setup, &happenings, late);
     play::these_change_nothing(&setup, &happenings, late);
+    play::int_hurries(&setup, &happenings);
     Ok(())
 }
 

@@ -97,7 +97,7 @@ impl<'a> Events<'a> {
                 let what = if self.plan.has_companions() { "every service has" } else { "the main process has" };
                 info!(
                     event = "sweeping",
-                    message = %format_args!("{what} ended; TERM to what it left behind, its own stop signal to a known server's worker"),
+                    message = %format_args!("{what} ended; what else runs is sent TERM, a known server's worker its own stop signal"),
                     after
                 );
             }
@@ -172,6 +172,7 @@ impl<'a> Events<'a> {
 
 fn ended((plan, service): (&crate::plan::Service, &crate::core::shutdown::service::Service)) -> String {
     match service.ended() {
+        Some(_) if !service.has_run() => format!("{} could not be started", plan.name),
         Some(ended) => format!("{} {ended}", plan.name),
         None if service.was_started() => format!("{} could not be reaped", plan.name),
         None => format!("{} was not started", plan.name),

@@ -90,7 +90,7 @@ pub struct Facts {
     pub podinfo_cpu: Option<Figure>,
     pub podinfo_memory: Option<Figure>,
     pub cgroup: Cgroup,
-    /// The main command, where it is a shell's script, as text.
+    /// The main command, where it is a shell's script, as text, where somebody has looked.
     pub script: Option<String>,
     /// The CPUs this process may run on.
     pub cpus: Option<usize>,
@@ -369,11 +369,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         None => Format::Text,
     };
     let script = script::inline(&words).or(facts.script.as_deref());
-    if let Some(command) = script.and_then(script::background).filter(|_| services.len() == 1 && verb != Verb::Drain) {
-        warnings.push(format!(
-            "the command is a shell script that starts {command:?} in the background: nobody sees its end, and it is not stopped in order; --with '{command}' makes it a companion"
-        ));
-    }
+    warnings.extend(script.and_then(script::hint).filter(|_| services.len() == 1 && verb != Verb::Drain));
     // A hook's app runs already, and says whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(

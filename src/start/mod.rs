@@ -6,7 +6,10 @@ mod prepare;
 mod program;
 mod wait_for;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
 
 use tracing::{info, warn};
 
@@ -14,6 +17,7 @@ use crate::clock::Clock;
 use crate::core::shutdown::Ended;
 use crate::core::shutdown::service::ServiceId;
 use crate::core::signals::Signal;
+use crate::core::start::script;
 use crate::endpoints::{Endpoints, Message};
 use crate::fatal::Fatal;
 use crate::output::events::{self, Events};
@@ -139,6 +143,21 @@ fn not_started(Stopped { signal, code }: Stopped) -> u8 {
     sys::exit(code)
 }
 
+/// The main command's text, where it is a shell's script of a usual size.
+pub fn script(words: &[OsString], env: &Env) -> Option<String> {
+    let path = child::find(words.first()?, env.get("PATH"), None).ok()?;
+    read_script(&path)
+}
+
+fn read_script(path: &Path) -> Option<String> {
+    const MOST_BYTES: u64 = 64 << 10;
+    // A FIFO is no script.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+    Some(text).filter(|text| script::is_shell_script(text))
+}
+
 /// Answers whoever asks while the main command does not run yet.
 fn answer(plan: &Plan, clock: Clock, endpoints: Option<&mut Endpoints>, message: Message) {
     let now = clock.now();
@@ -189,9 +208,25 @@ impl Starter<'_> {
             Err(fatal) => return self.give_up(ServiceId::MAIN, fatal, services),
         }
         match self.spawn(ServiceId::MAIN, services) {
-            Ok(()) => Ok(Outcome::Run(Vec::new())),
+            Ok(()) => {
+                self.look_at_script(services);
+                Ok(Outcome::Run(Vec::new()))
+            }
             Err(fatal) => self.give_up(ServiceId::MAIN, fatal, services),
         }
+    }
+
+    /// In a thread, since a file system may hang, and only for what runs as a shell now: a script that starts several programs gets a hint.
+    fn look_at_script(&self, services: &Services<'_>) {
+        if self.plan.has_companions() {
+            return;
+        }
+        let Some(path) = services.main().and_then(sys::proc::script) else { return };
+        let _ = std::thread::Builder::new().spawn(move || {
+            if let Some(hint) = read_script(&path).as_deref().and_then(script::hint) {
+                warn!(event = "warning", message = hint);
+            }
+        });
     }
 
     fn spawn(&self, service: ServiceId, services: &mut Services<'_>) -> Result<(), Fatal> {

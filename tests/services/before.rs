@@ -162,6 +162,7 @@ fn deaths_and_signals_while_the_main_command_is_waited_for() {
         &["--wait-for", "tcp://127.0.0.1:7000", "--wait-timeout", "1s", "--with", &companion, "--", "echo", "main"],
         |init| {
             assert_eq!(init.exit(), 69, "{:#?}", init.seen);
+            assert_eq!(field(&init.line(" exit "), "app"), "the app was not started");
             assert!(init.seen.iter().any(|line| line.contains("cannot start: tcp://127.0.0.1:7000")), "{:#?}", init.seen);
             assert_eq!(services(init, "stopping"), ["report"]);
         },
@@ -220,4 +221,20 @@ fn only_the_main_command_reads() {
         init.app_line("main read a-line");
         assert_eq!(init.exit(), 0, "{:#?}", init.seen);
     });
+}
+
+/// `php-fpm & nginx & wait`, inline and as an image's entrypoint.
+#[test]
+fn a_script_that_runs_several_programs_gets_a_hint() {
+    let path = std::env::temp_dir().join(format!("lameduck-entrypoint-{}.sh", std::process::id()));
+    std::fs::write(&path, "#!/bin/sh\nsleep 1000 &\necho ready pid=script\nwait\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for command in [&["sh", "-c", "sleep 1000 & echo ready pid=script; wait"][..], &[path.to_str().unwrap()]] {
+        lameduck(&[&["--"], command].concat(), |init| {
+            ready(init, 1);
+            assert!(init.line(" warning ").contains("--with 'sleep 1000' makes it a companion"), "{:#?}", init.seen);
+            init.signal(TERM);
+            init.exit();
+        });
+    }
 }

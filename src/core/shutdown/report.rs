@@ -68,7 +68,7 @@ impl ExitReport {
             refused: pod.refused(),
             oom_kills: 0,
             began,
-            not_started: !pod.services().first().is_some_and(Service::was_started),
+            not_started: !pod.services().first().is_some_and(Service::has_run),
             reason: pod.reason(),
             phases: entered
                 .iter()

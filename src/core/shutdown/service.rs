@@ -40,6 +40,8 @@ pub struct Service {
     /// Its end is no reason to end the others.
     pub expendable: bool,
     life: Life,
+    /// It could be started.
+    has_run: bool,
     /// When it was to be sent its stop signal.
     stopped_at: Option<Uptime>,
     /// The signals that it was sent to stop it.
@@ -49,16 +51,29 @@ pub struct Service {
 
 impl Service {
     pub fn new(expendable: bool) -> Service {
-        Service { expendable, life: Life::NotStarted, stopped_at: None, sent: SignalSet::default(), second: Second::None }
+        Service {
+            expendable,
+            life: Life::NotStarted,
+            has_run: false,
+            stopped_at: None,
+            sent: SignalSet::default(),
+            second: Second::None,
+        }
     }
 
     pub fn start(&mut self) {
         self.life = Life::Running;
+        self.has_run = true;
     }
 
     pub fn end(&mut self, ended: Ended) {
         self.life = Life::Ended(ended);
         self.second = Second::None;
+    }
+
+    /// Whether it ever ran; what could not be started has ended without.
+    pub fn has_run(&self) -> bool {
+        self.has_run
     }
 
     pub fn was_started(&self) -> bool {

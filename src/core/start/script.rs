@@ -34,6 +34,14 @@ pub fn background(script: &str) -> Option<&str> {
     Some(command(at)).filter(|command| does_more && !command.is_empty())
 }
 
+/// What `--with` would do for a script that runs several programs.
+pub fn hint(script: &str) -> Option<String> {
+    let command = background(script)?;
+    Some(format!(
+        "the command is a shell script that starts {command:?} in the background: nobody sees its end, and it is not stopped in order; --with '{command}' makes it a companion"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
