@@ -339,8 +339,8 @@ fn because(cpu: &Cpu, policy: &Policy, held: Option<&Memory>, decided: Decided) 
 
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
-/// The value of the JVM's variable with the option appended. None: the user set one anywhere that a JVM or its start script looks, or the
-/// variable is not text.
+/// The JVM's variable and its value with the option appended. None: the user set the option anywhere that a JVM or its start script looks,
+/// or the variable is not text.
 fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, String)> {
     const OPTION: &str = "-XX:ActiveProcessorCount=";
     let set_in = |name: &&str| env.get(name).is_some_and(|value| value.to_string_lossy().contains(OPTION));
