@@ -218,6 +218,12 @@ pub struct Workers {
     #[arg(long, value_name = "QUANTITY")]
     pub memory_reserve: Option<String>,
 
+    /// Make the heap fit into what the reserve leaves of the memory limit: a percentage of it, or auto for what is usual. Sets GOMEMLIMIT,
+    /// JAVA_TOOL_OPTIONS, NODE_OPTIONS, DOTNET_GCHeapHardLimitPercent or, for Ruby, MALLOC_ARENA_MAX; never over what is set already
+    /// [default: off]
+    #[arg(long, value_name = "auto|PERCENT")]
+    pub heap: Option<String>,
+
     /// Where the count goes, besides LAMEDUCK_WORKERS (repeatable) [default: the known server's own variable]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub workers_env: Vec<String>,

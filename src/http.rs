@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::mpsc::Sender;
 
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::start::url::{self, Target, Url};
 
@@ -26,7 +26,7 @@ pub struct Unreached {
 }
 
 /// Checks whether the target accepts a connection, or answers 2xx.
-pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Unreached> {
+pub async fn reach(target: &Target, own: Option<&UnboundedSender<Own>>) -> Result<(), Unreached> {
     let absent = |why| Unreached { why, answers: false };
     let wrong = |why| Unreached { why, answers: true };
     match target {
@@ -43,7 +43,7 @@ pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Unr
 }
 
 /// Connects to any address of the name. The name is looked up each time, since it may have moved. The error is the reason in words.
-pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result<TcpStream, String> {
+pub async fn connect(host: &str, port: u16, own: Option<&UnboundedSender<Own>>) -> Result<TcpStream, String> {
     let literal = url::addresses(host, port);
     let is_name = literal.as_ref().is_none_or(|addresses| addresses.len() > 1);
     let addresses = match literal {
@@ -61,7 +61,7 @@ pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result
     Err(why)
 }
 
-async fn connect_to(to: SocketAddr, own: Option<&Sender<Own>>) -> io::Result<TcpStream> {
+async fn connect_to(to: SocketAddr, own: Option<&UnboundedSender<Own>>) -> io::Result<TcpStream> {
     let (socket, any) = match to {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),

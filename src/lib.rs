@@ -34,6 +34,7 @@ use clock::Clock;
 use core::output::TERMINATION_LOG;
 use core::output::secrets::Secrets;
 use core::size::cgroup::{Cgroup, Figure};
+use core::start::script::is_shell_script;
 use fatal::{Fatal, exit};
 use output::termination::TerminationMessage;
 use output::{log, print};
@@ -83,7 +84,7 @@ fn begin(inherited: &'static Inherited, clock: Clock, termination: &mut Terminat
             "cannot work with {files} open files (RLIMIT_NOFILE): lameduck needs {LEAST_FILES}; raise the limit (ulimit -n)"
         )));
     }
-    let plan = plan::plan(verb, &args, &env, &facts(verb, &env)?).map_err(|refused| match refused {
+    let plan = plan::plan(verb, &args, &env, &facts(verb, &args.app.command, &env)?).map_err(|refused| match refused {
         Refused::Usage(message) => Fatal::usage(message),
         Refused::BadFile(message) => Fatal { code: exit::BAD_FILE, message },
     })?;
@@ -121,11 +122,11 @@ fn health(plan: &Plan, inherited: &Inherited) -> Result<u8, Fatal> {
     }
 }
 
-/// `lameduck status`: drawn by whoever knows, for a terminal in colour.
+/// `lameduck status`: drawn by the lameduck that runs; the phase in colour on a terminal.
 fn status(plan: &Plan, inherited: &Inherited) -> Result<u8, Fatal> {
     inherited.let_end();
-    let path = if std::io::stdout().is_terminal() { "/status?drawn=colour" } else { "/status?drawn" };
-    match start::event_loop()?.block_on(commands::client::ask(plan, path)) {
+    match start::event_loop()?.block_on(commands::client::ask(plan, "/status?drawn")) {
+        Ok((200, body)) if std::io::stdout().is_terminal() => Ok(print(&commands::client::in_colour(&body))),
         Ok((200, body)) => Ok(print(&body)),
         Ok((status, body)) => Err(Fatal { code: exit::UNAVAILABLE, message: format!("status: {} ({status})", body.trim_end()) }),
         Err(why) => Err(Fatal { code: exit::UNAVAILABLE, message: why }),
@@ -157,8 +158,17 @@ fn cannot_close() -> Option<String> {
     Some(format!("{error}; {}", traffic::way_out(&error)))
 }
 
+/// The main command's text, where it is a shell's script of a usual size.
+fn main_script(words: &[OsString], env: &Env) -> Option<String> {
+    const MOST_BYTES: u64 = 64 << 10;
+    let path = sys::child::find(words.first()?, env.get("PATH"), None).ok()?;
+    let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.is_file() && metadata.len() <= MOST_BYTES)?;
+    let text = fs::read(&path).ok().filter(|text| text.starts_with(b"#!") && metadata.len() > 2)?;
+    String::from_utf8(text).ok().filter(|text| is_shell_script(text))
+}
+
 /// What the plan needs to know of the machine.
-fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
+fn facts(verb: Verb, words: &[OsString], env: &Env) -> Result<Facts, Fatal> {
     // Who starts nothing needs no size; `plan` shows it.
     let sized = matches!(verb, Verb::Run | Verb::Exec | Verb::Plan);
     let directory = env.get("LAMEDUCK_PODINFO").unwrap_or(OsStr::new("/etc/podinfo")).to_string_lossy().into_owned();
@@ -177,6 +187,7 @@ fn facts(verb: Verb, env: &Env) -> Result<Facts, Fatal> {
         cannot_close: if verb == Verb::Plan { cannot_close() } else { None },
         podinfo_cpu: if sized { podinfo("cpu_request", "CPU request")? } else { None },
         podinfo_memory: if sized { podinfo("memory_limit", "memory limit")? } else { None },
+        script: if sized { main_script(words, env) } else { None },
         cgroup: if sized { sys::cgroup::read() } else { Cgroup::default() },
         cpus: sys::cpus(),
         memory: sys::memory(),

@@ -202,7 +202,8 @@ impl Loop<'_> {
         // Each question to the app is one of these.
         self.outside.own.forget(time);
         let Some(mut endpoints) = self.outside.endpoints.take() else { return };
-        let now = Now { time, phase: self.pod.phase(), processes: self.services.pids(), watched: self.traffic.is_some() };
+        let ended = self.pod.began_by().map(|service| self.events.name(service).to_owned());
+        let now = Now { time, phase: self.pod.phase(), processes: self.services.pids(), ended, watched: self.traffic.is_some() };
         if let Some(probe) = endpoints.on(now, message, || self.snapshot()) {
             let pid = (self.outside.spawn)(Helper::Probe(&probe.words));
             if let Ok(pid) = pid {

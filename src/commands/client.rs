@@ -49,3 +49,24 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     };
     host.iter().map(|host| (*host, address.port()).into()).collect()
 }
+
+/// A drawn status with its phase, the first word, in a colour: green while serving, yellow until the stop signal is sent, then red.
+pub fn in_colour(drawn: &str) -> String {
+    let (phase, rest) = drawn.split_at(drawn.find(' ').unwrap_or_default());
+    let colour = match phase {
+        "serving" => "32",
+        "lame-duck" | "draining" => "33",
+        _ => "31",
+    };
+    format!("\x1b[1;{colour}m{phase}\x1b[0m{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_phase_is_in_colour() {
+        assert_eq!(in_colour("lame-duck  for 3s\napp x\n"), "\x1b[1;33mlame-duck\x1b[0m  for 3s\napp x\n");
+    }
+}

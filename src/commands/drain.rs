@@ -24,8 +24,8 @@ const NOT_DRAINED: u8 = 3;
 const INIT: i32 = 1;
 
 enum Woken {
+    ConnectionsEnded,
     Deadline,
-    Ends,
     Look,
 }
 
@@ -62,11 +62,11 @@ pub async fn drain(plan: &Plan, clock: Clock) -> u8 {
             biased;
             () = clock.until(hook.pod.deadline()) => Woken::Deadline,
             () = clock.until(Some(look_at)) => Woken::Look,
-            () = traffic::ended(Some(&hook.traffic)) => Woken::Ends,
+            () = traffic::ended(Some(&hook.traffic)) => Woken::ConnectionsEnded,
         };
         match woken {
             Woken::Deadline => hook.feed(Event::Wake),
-            Woken::Ends => hook.traffic.read_ends(clock.now()),
+            Woken::ConnectionsEnded => hook.traffic.read_ends(clock.now()),
             Woken::Look => {
                 hook.look();
                 look_at = clock.now() + hook.traffic.interval();

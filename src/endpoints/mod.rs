@@ -43,6 +43,8 @@ pub struct Now {
     pub phase: Phase,
     /// The process of each service while it runs, the main command first.
     pub processes: Vec<Option<i32>>,
+    /// The companion whose end began the shutdown.
+    pub ended: Option<String>,
     /// The loop watches the traffic itself.
     pub watched: bool,
 }
@@ -61,7 +63,7 @@ pub struct Endpoints {
 impl Now {
     /// The state before any service runs.
     pub fn starting(time: Uptime) -> Now {
-        Now { time, phase: Phase::Serving, processes: Vec::new(), watched: false }
+        Now { time, phase: Phase::Serving, processes: Vec::new(), ended: None, watched: false }
     }
 
     /// The main command's process, while it runs.
@@ -173,7 +175,7 @@ pub fn answer(asked: Asked, snapshot: &Snapshot) {
     let (kind, body) = match asked.question {
         Question::Metrics => (metrics::CONTENT_TYPE, metrics::page(snapshot)),
         Question::Status(Form::Json) => ("application/json", snapshot.json()),
-        Question::Status(Form::Drawn { colour }) => (server::TEXT, snapshot.draw(colour)),
+        Question::Status(Form::Drawn) => (server::TEXT, snapshot.draw()),
         Question::Readyz => return,
     };
     let _ = asked.reply.send(Reply { status: 200, kind, body });

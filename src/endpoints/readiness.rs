@@ -1,6 +1,5 @@
 //! Whether the app is ready, asked when somebody asks.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -53,7 +52,7 @@ pub struct Readiness {
     pass_on_stop: bool,
     rules: Rules,
     ports: Vec<u16>,
-    own: Sender<Own>,
+    own: UnboundedSender<Own>,
     sender: UnboundedSender<Checked>,
     results: UnboundedReceiver<Checked>,
     /// Questions that wait for the present check.
@@ -73,7 +72,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub fn new(plan: &Plan, own: Sender<Own>) -> Readiness {
+    pub fn new(plan: &Plan, own: UnboundedSender<Own>) -> Readiness {
         let (sender, results) = unbounded_channel();
         Readiness {
             ready: plan.outside.ready.clone(),
@@ -104,6 +103,8 @@ impl Readiness {
     pub fn ask(&mut self, now: Now, reply: oneshot::Sender<Reply>, warming_up: Option<String>) -> Option<Probe> {
         let passes = self.pass_on_stop && matches!(now.phase, Phase::LameDuck | Phase::Draining);
         let no = match now.phase {
+            // Nobody has deleted the pod: traffic comes for as long as this says ready.
+            _ if now.ended.is_some() => now.ended.as_ref().map(|service| format!("{}: {service} has ended", now.phase.name())),
             Phase::Serving if now.main().is_none() => Some("starting".to_owned()),
             Phase::Serving => warming_up,
             _ if passes => None,

@@ -31,7 +31,7 @@ pub enum Question {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
     Json,
-    Drawn { colour: bool },
+    Drawn,
 }
 
 #[derive(Debug)]
@@ -191,8 +191,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Request {
         "/readyz" => Ok(Question::Readyz),
         "/metrics" => Ok(Question::Metrics),
         "/status" => Ok(Question::Status(match query {
-            "drawn" => Form::Drawn { colour: false },
-            "drawn=colour" => Form::Drawn { colour: true },
+            "drawn" => Form::Drawn,
             _ => Form::Json,
         })),
         _ => Err(Reply::text(404, "there are /livez, /readyz, /metrics and /status")),
@@ -248,8 +247,8 @@ mod tests {
         assert_eq!(status("GET /livez HTTP/1.1\r\n\r\n"), 200);
         assert_eq!(understood("GET /metrics?x HTTP/1.1\r\n\r\n").wants.ok(), Some(Question::Metrics));
         assert_eq!(understood("HEAD /readyz HTTP/1.1\r\n\r\n").wants.ok(), Some(Question::Readyz));
-        let drawn = Question::Status(Form::Drawn { colour: true });
-        assert_eq!(understood("GET /status?drawn=colour HTTP/1.1\r\n\r\n").wants.ok(), Some(drawn));
+        let drawn = Question::Status(Form::Drawn);
+        assert_eq!(understood("GET /status?drawn HTTP/1.1\r\n\r\n").wants.ok(), Some(drawn));
         assert_eq!(status("POST /metrics HTTP/1.1\r\n\r\n"), 405);
         assert_eq!(status("DELETE /livez HTTP/1.1\r\n\r\n"), 405);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 404);

@@ -1,6 +1,5 @@
 //! `--warm-up`: requests that must be answered before the app is ready.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -25,7 +24,7 @@ pub struct Warmed(Result<(), String>);
 pub struct WarmUp {
     /// None: there is no warm-up, or it is over.
     wanted: Option<plan::WarmUp>,
-    own: Sender<Own>,
+    own: UnboundedSender<Own>,
     sender: UnboundedSender<Warmed>,
     warmed: UnboundedReceiver<Warmed>,
     task: Option<AbortHandle>,
@@ -34,7 +33,7 @@ pub struct WarmUp {
 }
 
 impl WarmUp {
-    pub fn new(plan: &Plan, own: Sender<Own>) -> WarmUp {
+    pub fn new(plan: &Plan, own: UnboundedSender<Own>) -> WarmUp {
         let (sender, warmed) = unbounded_channel();
         WarmUp { wanted: plan.outside.warm_up.clone(), own, sender, warmed, task: None, done: 0, failed: 0 }
     }
@@ -82,7 +81,7 @@ impl WarmUp {
 }
 
 /// Sends one request after the other, from when the app accepts connections.
-async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: Sender<Own>) {
+async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: UnboundedSender<Own>) {
     let plan::WarmUp { url, requests } = wanted;
     while http::connect(&url.host, url.port, Some(&own)).await.is_err() {
         tokio::time::sleep(PAUSE).await;
@@ -97,7 +96,7 @@ async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: Se
 }
 
 /// Sends one request and reads the whole answer. The error is the reason in words.
-async fn get(url: &Url, own: &Sender<Own>) -> Result<(), String> {
+async fn get(url: &Url, own: &UnboundedSender<Own>) -> Result<(), String> {
     let stream = http::connect(&url.host, url.port, Some(own)).await?;
     let answer = http::get(&stream, url).await?;
     let status = answer.status;

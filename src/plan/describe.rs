@@ -88,6 +88,12 @@ impl Plan {
             for (name, value) in &service.child_env {
                 let _ = writeln!(text, "  {:<16} {name}={value}{whose}", "sets");
             }
+            for set in &service.heap.set {
+                let _ = writeln!(text, "  {:<16} {:<12} {}{whose}", "heap", set.name, set.why);
+            }
+            for why in &service.heap.not_set {
+                let _ = writeln!(text, "  {:<16} {:<12} {why}{whose}", "heap", "not set:");
+            }
         }
         text
     }
@@ -203,7 +209,7 @@ mod tests {
         let plan = made(&["--grace-period", "20s", "--delay", "5s", "--stop-timeout", "5s", "nginx"], &[]).unwrap();
         let text = plan.describe();
         let bar = text.lines().find(|line| line.starts_with("  |=")).unwrap();
-        // 72 columns for 20 s: 5 s are 18 columns, the stop signal comes at 13 s at the latest, SIGKILL at 18 s.
+        // 72 columns for 20 s: 5 s are 18, the stop signal by 13 s, killed at 18 s.
         assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
         assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
     }
@@ -235,6 +241,25 @@ mod tests {
             [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("LAMEDUCK_QUIET_PERIOD", "2s"), ("LAMEDUCK_CPU_REQUEST_MILLIS", "0")];
         let plan = with(&[&options[..], &memory, &before, &command].concat(), &variables, &facts).unwrap();
         assert_eq!(plan.describe(), include_str!("../../tests/plan/kubernetes.txt"));
+    }
+
+    #[test]
+    fn heaps() {
+        let limit = ("LAMEDUCK_MEMORY_LIMIT", "1Gi");
+        let said = |options: &[&str], variables: &[(&str, &str)]| {
+            let text = with(&[&["plan"], options].concat(), variables, &Facts::default()).unwrap().describe();
+            text.lines().filter(|line| line.contains("heap ")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&["--heap", "auto", "node"], &[limit]),
+            ["  heap             auto         --heap", "  heap             NODE_OPTIONS a heap of 512 MiB of 1024 MiB"]
+        );
+        assert_eq!(said(&["./app"], &[limit]), [""; 0]);
+        let not_set = said(&["./app"], &[limit, ("LAMEDUCK_HEAP", "50%"), ("GOMEMLIMIT", "off")]);
+        assert_eq!(
+            not_set,
+            ["  heap             50%          LAMEDUCK_HEAP", "  heap             not set:     GOMEMLIMIT is set"]
+        );
     }
 
     /// Version 1, with nothing set.

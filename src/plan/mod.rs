@@ -22,6 +22,7 @@ use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
 use crate::core::size::cgroup::{Cgroup, Figure};
 use crate::core::spelling;
+use crate::core::start::script;
 use crate::core::time::{Show, parse_duration};
 use crate::core::traffic::keepalive::KeepAlive;
 use crate::core::traffic::network::Network;
@@ -89,6 +90,8 @@ pub struct Facts {
     pub podinfo_cpu: Option<Figure>,
     pub podinfo_memory: Option<Figure>,
     pub cgroup: Cgroup,
+    /// The main command, where it is a shell's script, as text.
+    pub script: Option<String>,
     /// The number of CPUs that this process may run on.
     pub cpus: Option<usize>,
     /// The machine's memory in bytes.
@@ -267,6 +270,16 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     if let Some(what) = without_command.filter(|_| !args.app.command.is_empty()) {
         return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
     }
+    if matches!(verb, Verb::Drain | Verb::Exec) {
+        let options = [("with", !args.services.with.is_empty()), ("on-stop", !args.services.on_stop.is_empty())];
+        let before = ("before", verb == Verb::Drain && !args.services.before.is_empty());
+        if let Some((name, _)) = options.into_iter().chain([before]).find(|(_, typed)| *typed) {
+            return Err(Refused::Usage(format!(
+                "cannot use --{name} here: it needs a lameduck that stays; leave out the word {} before the options",
+                if verb == Verb::Exec { "exec" } else { "drain" }
+            )));
+        }
+    }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
     let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
@@ -355,6 +368,12 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         None => Format::Text,
     };
+    let script = script::inline(&words).or(facts.script.as_deref());
+    if let Some(command) = script.and_then(script::background).filter(|_| services.len() == 1 && verb != Verb::Drain) {
+        warnings.push(format!(
+            "the command is a shell script that starts {command:?} in the background: nobody sees its end, and it is not stopped in order; --with '{command}' makes it a companion"
+        ));
+    }
     // The app of a hook runs already; `lameduck drain` reports whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
@@ -681,10 +700,14 @@ mod tests {
             (&["--drain", "all", "x"], &[], "--drain"),
             (&["--in-flight", "https://1.2.3.4/#x", "x"], &[], "cannot read in flight \"https://1.2.3.4/#x\" from --in-flight"),
             (&["--strict", "x"], &[], "it belongs to lameduck drain"),
+            (&["exec", "--with", "a", "x"], &[], "cannot use --with here: it needs a lameduck that stays"),
+            (&["drain", "--before", "a"], &[], "cannot use --before here"),
             (&["drain", "x"], &[], "leave the command out"),
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),
             (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
+            (&["--heap", "all", "x"], &[], "cannot read heap \"all\" from --heap: neither auto nor a percentage"),
+            (&["x"], &[("LAMEDUCK_HEAP", "101")], "cannot read heap \"101\" from LAMEDUCK_HEAP: neither auto nor a percentage"),
             (&["--worker-memory", "1x", "x"], &[], "cannot read worker memory \"1x\" from --worker-memory: not bytes"),
             (
                 &["--memory-reserve", "2Gi", "x"],

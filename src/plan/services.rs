@@ -7,6 +7,7 @@ use super::size::Size;
 use super::{Given, Reader, Refused, Result};
 use crate::cli::Args;
 use crate::core::servers::{self, Server};
+use crate::core::size::heap;
 use crate::core::start::words;
 
 /// The main command, or a companion.
@@ -19,6 +20,8 @@ pub struct Service {
     pub server: Option<&'static Server>,
     /// The variables that are added to its environment.
     pub child_env: Vec<(String, String)>,
+    /// What of it is for its heap, and what is not set.
+    pub heap: heap::Settings,
     /// Its end does not end the other services.
     pub expendable: bool,
 }
@@ -44,6 +47,7 @@ pub fn services(
         command: args.app.command.clone(),
         server,
         child_env: size.gain(reader.env, server, main, true),
+        heap: heap::Settings::default(),
         expendable: false,
     }];
     for given in commands(reader, "with", &args.services.with)? {
@@ -56,10 +60,16 @@ pub fn services(
         services.push(Service {
             name: String::new(),
             child_env: size.gain(reader.env, server, &words, false),
+            heap: heap::Settings::default(),
             command: words.into_iter().map(OsString::from).collect(),
             server,
             expendable,
         });
+    }
+    let count = services.len();
+    for service in &mut services {
+        let words: Vec<String> = service.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        service.heap = size.heap(reader.env, count, &words, &mut service.child_env);
     }
     let mut names = BTreeSet::new();
     for service in &mut services {
@@ -198,5 +208,33 @@ mod tests {
         };
         assert_eq!(gained(0), "LAMEDUCK_WORKERS=3 N=3");
         assert_eq!(gained(1), "LAMEDUCK_WORKERS=3 WEB_CONCURRENCY=3");
+    }
+
+    #[test]
+    fn services_share_the_memory_for_their_heaps() {
+        let variables = [("LAMEDUCK_MEMORY_LIMIT", "1Gi"), ("LAMEDUCK_CPU_REQUEST", "2")];
+        let options = [
+            "--heap",
+            "50",
+            "--with",
+            "java -jar a.jar",
+            "--with",
+            "nginx -g 'daemon off;'",
+            "--with",
+            "./worker",
+            "node",
+            "b.js",
+        ];
+        let plan = made(&options, &variables).unwrap();
+        let gained = |place: usize| {
+            let own = plan.services[place].child_env.iter().filter(|(name, _)| name != "LAMEDUCK_WORKERS");
+            own.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(gained(0), "NODE_OPTIONS=--max-old-space-size=128");
+        let java = "-XX:ActiveProcessorCount=2 -XX:MaxRAMPercentage=12.5000 -XX:MinRAMPercentage=12.5000";
+        assert_eq!(gained(1), format!("JAVA_TOOL_OPTIONS={java}"), "both, and only here");
+        assert_eq!(gained(2), "");
+        assert_eq!(gained(3), "GOMEMLIMIT=134217728");
+        assert!(plan.helper_env.iter().all(|(name, _)| name == "LAMEDUCK_WORKERS"), "{:?}", plan.helper_env);
     }
 }

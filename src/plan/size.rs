@@ -7,6 +7,7 @@ use crate::cli::Args;
 use crate::core::servers::{Server, Workers};
 use crate::core::size::cgroup::{self, Figure};
 use crate::core::size::cpu::{self, Millicores};
+use crate::core::size::heap::{self, Heap};
 use crate::core::size::quantity;
 use crate::core::size::workers::{self, Decided, Decimal, Memory, Policy};
 use crate::core::start::template;
@@ -28,6 +29,8 @@ pub struct Size {
     pub because: String,
     /// `--workers-env`: the variables in which the main command gets the count.
     pub named: Vec<String>,
+    /// `--heap`, and the memory that it shares out.
+    pub heap: Option<(Heap, Option<heap::Memory>)>,
     /// Every place that was looked at, including those that were taken.
     pub looks: Vec<Look>,
 }
@@ -117,6 +120,21 @@ impl Size {
         gained
     }
 
+    /// Puts the variables for the heap of one of so many services to those that its environment gains: behind what is gained there already.
+    pub fn heap(&self, env: &Env, services: usize, words: &[String], gained: &mut Vec<(String, String)>) -> heap::Settings {
+        let Some((heap, memory)) = self.heap else { return heap::Settings::default() };
+        let variable = |name: &str| {
+            let gained = gained.iter().find(|(known, _)| known == name).map(|(_, value)| OsString::from(value));
+            gained.or_else(|| env.get(name).map(OsString::from))
+        };
+        let settings = heap::settings(heap, memory, services, words, &variable);
+        for set in &settings.set {
+            gained.retain(|(name, _)| name != set.name);
+            gained.push((set.name.to_owned(), set.value.clone()));
+        }
+        settings
+    }
+
     /// The variables that templates may use beyond the app's environment.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let cpu = self.cpu.as_ref().map(|cpu| ("LAMEDUCK_CPU_MILLIS", cpu.millicores.0.to_string()));
@@ -149,7 +167,24 @@ pub fn size(reader: &mut Reader<'_>, args: &Args, facts: &Facts, warnings: &mut 
     let count = cpu.as_ref().map(|cpu| (cpu, workers::count(cpu.millicores, &policy, held.as_ref())));
     let because = count.map_or(String::new(), |(cpu, (_, decided))| because(cpu, &policy, held.as_ref(), decided));
     let workers = count.map(|(_, (workers, _))| workers);
-    Ok(Size { cpu, memory: limit, workers, because, named, looks })
+    let heap = match reader.given("heap", args.workers.heap.as_deref())? {
+        Some(given) => {
+            let heap = Heap::parse(&given.text).map_err(|why| given.cannot("heap", why))?;
+            reader.show("heap", &given.text, given.source);
+            if limit.is_none() {
+                warnings.push("--heap has no effect: no memory limit is known".to_owned());
+            }
+            Some((heap, limit.map(|limit| heap::Memory { limit, reserve, visible: visible(facts).unwrap_or(limit) })))
+        }
+        None => None,
+    };
+    Ok(Size { cpu, memory: limit, workers, because, named, heap, looks })
+}
+
+/// What runtimes take for the machine's memory, in bytes.
+fn visible(facts: &Facts) -> Option<u64> {
+    let limits = facts.cgroup.memory_max.iter().filter_map(|figure| cgroup::memory_limit(&figure.text));
+    limits.min().or(facts.memory)
 }
 
 fn policy(reader: &mut Reader<'_>, args: &Args) -> Result<Policy> {
@@ -511,6 +546,46 @@ mod tests {
         assert_eq!(set(&["java"], &[("JDK_JAVA_OPTIONS", "-XX:ActiveProcessorCount=9")]), None);
         assert_eq!(set(&["java", "-XX:ActiveProcessorCount=9"], &[]), None);
         assert_eq!(set(&["nginx"], &[]), None);
+    }
+
+    #[test]
+    fn heaps_are_limited_where_that_is_asked_for() {
+        let gained = |options: &[&str], variables: &[(&str, &str)], facts: &Facts| {
+            let plan = with(options, variables, facts).unwrap();
+            let gained = plan.services[0].child_env.clone().into_iter().filter(|(name, _)| name != "LAMEDUCK_WORKERS");
+            gained.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let limit = ("LAMEDUCK_MEMORY_LIMIT", "1Gi");
+        let machine = Facts { memory: Some(4 << 30), ..Facts::default() };
+        let java = "-XX:MaxRAMPercentage=12.5000 -XX:MinRAMPercentage=12.5000";
+        assert_eq!(gained(&["java"], &[limit], &machine), [""; 0], "not asked for");
+        assert_eq!(gained(&["--heap", "50", "java"], &[limit], &machine), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        assert_eq!(gained(&["java"], &[limit, ("LAMEDUCK_HEAP", "50")], &machine), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        // Behind the count of processors, and what the user has there.
+        let variables = [limit, ("LAMEDUCK_CPU_REQUEST", "2"), ("JAVA_TOOL_OPTIONS", "-Dx")];
+        let expected = format!("JAVA_TOOL_OPTIONS=-Dx -XX:ActiveProcessorCount=2 {java}");
+        assert_eq!(gained(&["--heap", "50", "java"], &variables, &machine), [expected]);
+        // A percentage is of the cgroup's limit where there is one.
+        let mut cgroup = machine.clone();
+        cgroup.cgroup.memory_max = vec![figure("/c/memory.max", "max\n"), figure("/memory.max", "2147483648\n")];
+        let java = "-XX:MaxRAMPercentage=25.0000 -XX:MinRAMPercentage=25.0000";
+        assert_eq!(gained(&["--heap", "50", "java"], &[limit], &cgroup), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        let reserve = ["--heap", "50", "--memory-reserve", "512Mi", "./app"];
+        assert_eq!(gained(&reserve, &[limit], &machine), ["GOMEMLIMIT=268435456"]);
+        let unlimited = with(&["--heap", "auto", "./app"], &[], &machine).unwrap();
+        assert_eq!(unlimited.services[0].child_env, []);
+        assert!(unlimited.warnings.iter().any(|warning| warning.contains("--heap has no effect")), "{:?}", unlimited.warnings);
+    }
+
+    #[test]
+    fn options_that_are_not_text_are_left_alone() {
+        let not_text = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        let env = Env::new([("NODE_OPTIONS".to_owned(), not_text)]);
+        let memory = heap::Memory { limit: 1 << 30, reserve: 0, visible: 1 << 30 };
+        let mut child_env = Vec::new();
+        let size = Size { heap: Some((Heap::Auto, Some(memory))), ..Size::default() };
+        let settings = size.heap(&env, 1, &["node".to_owned()], &mut child_env);
+        assert_eq!((settings.not_set, child_env), (vec!["NODE_OPTIONS is not UTF-8".to_owned()], Vec::new()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -196,17 +197,17 @@ pub fn spawn_helper(command: &Command<'_>) -> io::Result<i32> {
     }
 }
 
-/// Looks whether a program of that name exists, as an exec in `directory` would find it. The error is that of the exec.
-pub fn find(program: &OsStr, path: Option<&OsStr>, directory: Option<&CStr>) -> io::Result<()> {
+/// Where a program of that name is, as an exec in `directory` would find it. The error is what the exec would fail with.
+pub fn find(program: &OsStr, path: Option<&OsStr>, directory: Option<&CStr>) -> io::Result<PathBuf> {
     let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    let directory = Path::new(OsStr::from_bytes(directory.unwrap_or_default().to_bytes()));
     for candidate in candidates(program.as_bytes(), path) {
-        let place = std::path::Path::new(OsStr::from_bytes(candidate.to_bytes()));
-        let directory = directory.map(|directory| std::path::Path::new(OsStr::from_bytes(directory.to_bytes())));
-        match std::fs::metadata(directory.map_or(place.to_owned(), |directory| directory.join(place))) {
-            Ok(found) if found.is_file() => return Ok(()),
+        let place = directory.join(OsStr::from_bytes(candidate.to_bytes()));
+        match std::fs::metadata(&place) {
+            Ok(found) if found.is_file() => return Ok(place),
             Ok(_) => error = io::Error::from_raw_os_error(libc::EACCES),
             // Another user may be able to see it.
-            Err(hidden) if hidden.raw_os_error() == Some(libc::EACCES) => return Ok(()),
+            Err(hidden) if hidden.raw_os_error() == Some(libc::EACCES) => return Ok(place),
             Err(_) => {}
         }
     }

@@ -1,8 +1,9 @@
 //! `--in-flight`: the app itself says how much it is working on. It is asked between two looks, over HTTP/1.0, within bounds of time and
 //! size; the loop never waits for it.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::core::time::Uptime;
 use crate::core::traffic::exposition::{Malformed, Sum};
@@ -20,9 +21,9 @@ type Answer = Result<u64, String>;
 #[derive(Debug)]
 pub struct Metric {
     question: Question,
-    sender: Sender<Answer>,
-    answers: Receiver<Answer>,
-    own: Sender<Own>,
+    sender: UnboundedSender<Answer>,
+    answers: UnboundedReceiver<Answer>,
+    own: UnboundedSender<Own>,
     asking: bool,
     answer: Option<(u64, Uptime)>,
     failing: bool,
@@ -30,15 +31,15 @@ pub struct Metric {
 }
 
 impl Metric {
-    pub fn new(question: Question, own: Sender<Own>) -> Metric {
-        let (sender, answers) = channel();
+    pub fn new(question: Question, own: UnboundedSender<Own>) -> Metric {
+        let (sender, answers) = unbounded_channel();
         Metric { question, sender, answers, own, asking: false, answer: None, failing: false, warned: false }
     }
 
     /// Takes the answers that have come. Returns why there is no answer, once for each failure.
     pub fn hear(&mut self, now: Uptime) -> Option<String> {
         let mut warning = None;
-        for answer in self.answers.try_iter() {
+        while let Ok(answer) = self.answers.try_recv() {
             self.asking = false;
             match answer {
                 Ok(count) => {
@@ -83,7 +84,7 @@ impl Metric {
     }
 }
 
-async fn ask(question: &Question, own: &Sender<Own>) -> Answer {
+async fn ask(question: &Question, own: &UnboundedSender<Own>) -> Answer {
     let stream = http::connect(&question.url.host, question.url.port, Some(own)).await?;
     let answer = http::get(&stream, &question.url).await?;
     if answer.status != 200 {

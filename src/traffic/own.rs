@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::core::time::Uptime;
 use crate::core::traffic::row::Row;
@@ -19,8 +20,8 @@ const OVER_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct OwnConnections {
-    sender: Sender<Own>,
-    said: Receiver<Own>,
+    sender: UnboundedSender<Own>,
+    said: UnboundedReceiver<Own>,
     /// In the order in which they were made, with the time at which each was last seen.
     open: VecDeque<(Own, Uptime)>,
     /// How many there were.
@@ -29,20 +30,20 @@ pub struct OwnConnections {
 
 impl Default for OwnConnections {
     fn default() -> OwnConnections {
-        let (sender, said) = channel();
+        let (sender, said) = unbounded_channel();
         OwnConnections { sender, said, open: VecDeque::new(), count: 0 }
     }
 }
 
 impl OwnConnections {
     /// Where to announce a connection of our own before it is made.
-    pub fn teller(&self) -> Sender<Own> {
+    pub fn teller(&self) -> UnboundedSender<Own> {
         self.sender.clone()
     }
 
     /// Takes the announcements; to be called before rows are judged.
     pub fn hear(&mut self, now: Uptime) {
-        for own in self.said.try_iter() {
+        while let Ok(own) = self.said.try_recv() {
             if self.open.len() == MOST {
                 self.open.pop_front();
             }

@@ -195,15 +195,9 @@ impl Snapshot {
     }
 
     /// For `lameduck status`: what an operator wants to see during a rollout.
-    pub fn draw(&self, colour: bool) -> String {
-        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    pub fn draw(&self) -> String {
         let mut text = String::new();
-        let tint = match self.phase {
-            Phase::Serving => "32",
-            Phase::LameDuck | Phase::Draining => "33",
-            _ => "31",
-        };
-        let _ = writeln!(text, "{}  for {}", paint(&format!("1;{tint}"), self.phase.name()), Show(self.since));
+        let _ = writeln!(text, "{}  for {}", self.phase.name(), Show(self.since));
         let server = self.server.map_or(String::new(), |server| format!(" ({server})"));
         let pid = self.pid.map_or("-".to_owned(), |pid| pid.to_string());
         let _ = writeln!(text, "app        {}{server}, pid {pid}", self.command);
@@ -253,12 +247,11 @@ impl Snapshot {
             let _ = writeln!(text, "           {:>5} {:>7} {:>7} {:>7} {:>7}", "port", "busy", "cooling", "idle", "queued");
         }
         for port in &self.traffic.ports {
-            let busy = format!("{:>7}", port.busy);
-            let busy = if port.busy > 0 { paint("1", &busy) } else { busy };
             let _ = writeln!(
                 text,
-                "           {:>5} {busy} {:>7} {:>7} {:>7}",
+                "           {:>5} {:>7} {:>7} {:>7} {:>7}",
                 name(port.port),
+                port.busy,
                 port.cooling,
                 port.idle,
                 port.queued
@@ -369,9 +362,7 @@ traffic    3 in flight, seen by sock_diag
             8080       2       1       7       0
             unix       0       0       0       0
 ";
-        assert_eq!(example().draw(false), drawn);
-        let coloured = example().draw(true);
-        assert!(coloured.starts_with("\x1b[1;33mlame-duck\x1b[0m  for 3s\n"), "{coloured}");
+        assert_eq!(example().draw(), drawn);
     }
 
     #[test]

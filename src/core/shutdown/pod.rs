@@ -733,7 +733,7 @@ mod tests {
         assert_eq!(pod.on(at(6000), Event::Traffic(Some(calm()))), [Action::SendStop(ServiceId::MAIN)]);
         assert_eq!(pod.reason(), Some(StopReason::Drained));
         assert_eq!(pod.on(at(6000), sent(Signal::TERM, None)), []);
-        assert_eq!(pod.deadline(), Some(at(29_000)), "an app told early has the rest of the budget");
+        assert_eq!(pod.deadline(), Some(at(29_000)), "an app that is stopped early has the rest of the budget");
         let ended = Ended::Signal(Signal::TERM);
         assert_eq!(pod.on(at(6100), main_ended(ended, true)), [Action::WatchFlush]);
         assert_eq!(pod.on(at(6100), Event::Flushed), [Action::Exit(0)]);
@@ -777,19 +777,19 @@ mod tests {
 
     #[test]
     fn the_second_stop_signal_waits_for_rest_or_half_of_the_time() {
-        let told = |at_ms: u64| {
+        let stopped = |at_ms: u64| {
             let mut pod = Pod::of_one(timing(), vec![]);
             let _ = pod.on(at(0), Event::Stop);
             let _ = pod.on(at(at_ms), Event::Traffic(Some(calm())));
             assert_eq!(pod.on(at(at_ms), sent(Signal::WINCH, Some(Signal::TERM))), []);
             pod
         };
-        let mut pod = told(6000);
+        let mut pod = stopped(6000);
         assert_eq!(pod.on(at(6900), Event::Traffic(Some(calm()))), []);
         assert_eq!(pod.on(at(7000), Event::Traffic(Some(calm()))), [Action::SendSecond(ServiceId::MAIN, Signal::TERM)]);
         let _ = pod.on(at(7000), sent(Signal::TERM, None));
         assert_eq!(pod.on(at(9000), Event::Traffic(Some(calm()))), [], "once");
-        let mut pod = told(6000);
+        let mut pod = stopped(6000);
         let busy = Sample { busy: 1, ..calm() };
         assert_eq!(pod.on(at(10_000), Event::Traffic(Some(busy))), []);
         assert_eq!(pod.deadline(), Some(at(17_000)));
@@ -884,11 +884,11 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        let run = |told: &[Signal], ended: Ended, success: Vec<u8>| {
+        let run = |signals: &[Signal], ended: Ended, success: Vec<u8>| {
             let mut pod = Pod::of_one(timing(), success);
             let _ = pod.on(at(0), Event::Stop);
             let _ = pod.on(at(1), Event::Interrupt);
-            for signal in told {
+            for signal in signals {
                 let _ = pod.on(at(1), sent(*signal, None));
             }
             let _ = pod.on(at(2), main_ended(ended, true));

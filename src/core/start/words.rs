@@ -16,6 +16,9 @@ const OPERATOR: &str =
 const ASSIGNMENT: &str = "the first word has a =, and is no program; write env before it, or use sh -c '…'";
 const DASH: &str = "the program's name begins with -; an expendable companion has one - right before its name, as in '-crond -f'";
 
+/// Between two words.
+const BLANKS: [char; 3] = [' ', '\t', '\n'];
+
 const OPERATORS: [char; 8] = ['&', '|', ';', '<', '>', '(', ')', '`'];
 
 /// What a quoted character is replaced by in `Word::bare`: one that means nothing to a shell.
@@ -24,9 +27,9 @@ const QUOTED: char = 'x';
 /// Whether the companion of `--with` is expendable, which a `-` right before its name says, and the text without that mark. A `-` with
 /// a space behind it is no mark, and `split` refuses it: systemd does so too, and a line copied from a YAML list looks the same.
 pub fn expendable(text: &str) -> (bool, &str) {
-    let text = text.trim_start();
+    let text = text.trim_start_matches(BLANKS);
     match text.strip_prefix('-') {
-        Some(rest) if rest.starts_with(|next: char| !next.is_whitespace()) => (true, rest),
+        Some(rest) if !rest.is_empty() && !rest.starts_with(BLANKS) => (true, rest),
         _ => (false, text),
     }
 }
@@ -85,7 +88,7 @@ fn scan(text: &str) -> Result<Vec<Word>, &'static str> {
     let mut rest = text.chars();
     while let Some(next) = rest.next() {
         match next {
-            ' ' | '\t' | '\n' => words.extend(word.take()),
+            blank if BLANKS.contains(&blank) => words.extend(word.take()),
             '\'' => {
                 let word = word.get_or_insert_default();
                 loop {
@@ -221,6 +224,8 @@ mod tests {
             ("-crond -f", true, "crond -f"),
             (" \n-crond", true, "crond"),
             ("-'my cron'", true, "'my cron'"),
+            ("\r-crond", false, "\r-crond"),
+            ("\u{a0}-crond", false, "\u{a0}-crond"),
             ("- crond", false, "- crond"),
             ("-", false, "-"),
             ("-\n", false, "-\n"),
