@@ -1,5 +1,5 @@
-//! What only the machine knows, looked up by a thread when somebody asks: processes, memory, CPU, and sockets while the loop does not watch
-//! them itself.
+//! Figures that must be read from the machine, by a thread, when somebody asks: processes, memory, CPU, and sockets while the loop does not
+//! watch them itself.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::services::{self, Target};
 use crate::sys::proc;
 use crate::traffic::{self, Family, Traffic, Watch};
 
-/// Questions that come this soon after a look share it.
+/// Questions that come within this time after a look share its result.
 const FRESH: Duration = Duration::from_millis(250);
-/// A look that takes longer is given up: questions are answered without it.
+/// A look that takes longer is given up: questions are then answered without it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Looks that were given up and may come back yet. With so many no other is begun.
+/// How many looks may be given up and still run. While there are this many, no other one begins.
 const MOST_LOST: usize = 2;
 
-/// What a thread has found, or that it has had its time.
+/// What a thread has found, or that its time is up.
 #[derive(Debug)]
 pub struct Found {
     number: u64,
-    /// None: not in time.
+    /// None: its time was up.
     look: Option<Box<Look>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Look {
-    /// For each service. Empty: nobody could look.
+    /// The figures of each service. Empty: they could not be read.
     services: Vec<AppFigures>,
     target: Option<Target>,
-    /// None: the loop watches, and knows more.
+    /// None: the loop watches the sockets itself.
     traffic: Option<Traffics>,
 }
 
@@ -54,7 +54,7 @@ pub struct Figures {
     server: Option<&'static Server>,
     sender: UnboundedSender<Found>,
     found: UnboundedReceiver<Found>,
-    /// The look that is being taken, counted, and what ends its time.
+    /// The number of the look that is being taken, and the timer that ends it.
     looking: Option<(u64, AbortHandle)>,
     looks: u64,
     lost: usize,
@@ -109,7 +109,7 @@ impl Figures {
             let _ = sender.send(Found { number, look: Some(Box::new(Look { services, target, traffic })) });
         });
         if started.is_err() {
-            // No thread to be had: then without these figures.
+            // No thread could be started: the answer has no such figures.
             self.latest = None;
             return false;
         }
@@ -122,17 +122,17 @@ impl Figures {
         true
     }
 
-    /// True: whoever waits can be answered.
+    /// Takes the result of a look. True: those who wait for it can be answered.
     pub fn found(&mut self, now: Uptime, found: Found) -> bool {
         let is_present = self.looking.as_ref().is_some_and(|(number, _)| *number == found.number);
         match found.look {
             Some(mut look) if is_present => {
-                // Who was reaped meanwhile is missing from both sums: a counter does not go back.
+                // Processes that were reaped meanwhile are missing from both sums, and a counter must not go back.
                 let before = self.latest.iter().flat_map(|(_, look)| &look.services);
                 look.services.iter_mut().zip(before).for_each(|(service, before)| service.cpu = service.cpu.max(before.cpu));
                 self.latest = Some((now, *look));
             }
-            // It came back, and nobody waits for it.
+            // A look that was given up has come back.
             Some(_) => self.lost = self.lost.saturating_sub(1),
             None if is_present => {
                 self.lost += 1;

@@ -11,9 +11,9 @@ use crate::core::time::{Show, Uptime};
 use crate::http::{self, Own};
 use crate::plan::{self, Plan};
 
-/// One request: JIT servers are slow at first.
+/// The longest time for one request: servers that compile as they run are slow at first.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Until the app listens it is tried again so often.
+/// The pause between two attempts until the app listens.
 const PAUSE: Duration = Duration::from_millis(100);
 const MOST_BYTES: usize = 64 << 20;
 
@@ -22,7 +22,7 @@ const MOST_BYTES: usize = 64 << 20;
 pub struct Warmed(Result<(), String>);
 
 pub struct WarmUp {
-    /// None: nothing is to be warmed up, or not any more.
+    /// None: there is no warm-up, or it is over.
     wanted: Option<plan::WarmUp>,
     own: UnboundedSender<Own>,
     sender: UnboundedSender<Warmed>,
@@ -80,7 +80,7 @@ impl WarmUp {
     }
 }
 
-/// One request after the other, from when the app accepts connections.
+/// Sends one request after the other, from when the app accepts connections.
 async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: UnboundedSender<Own>) {
     let plan::WarmUp { url, requests } = wanted;
     while http::connect(&url.host, url.port, Some(&own)).await.is_err() {
@@ -95,7 +95,7 @@ async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: Un
     }
 }
 
-/// The whole answer, as a client would take it.
+/// Sends one request and reads the whole answer. The error is the reason in words.
 async fn get(url: &Url, own: &UnboundedSender<Own>) -> Result<(), String> {
     let stream = http::connect(&url.host, url.port, Some(own)).await?;
     let answer = http::get(&stream, url).await?;

@@ -1,5 +1,5 @@
-//! One event a line on stderr: time, level, event, then its fields, in one of four formats. Writing never waits: a line that does not go
-//! is dropped, counted, and the loss is said as soon as one goes again. What looks like a secret is masked.
+//! One event a line on stderr: time, level, event, then its fields, in one of four formats. Writing never waits: a line that cannot be
+//! written is dropped and counted, and the next line that can be written says how many were lost. What looks like a secret is masked.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::sys;
 use crate::sys::stderr::Stderr;
 
 static SECRETS: OnceLock<Secrets> = OnceLock::new();
-/// Lines that stderr did not take, and of these the ones whose loss was not said yet.
+/// How many lines stderr did not take, and how many of these were not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static UNSAID: AtomicU64 = AtomicU64::new(0);
 
@@ -26,7 +26,7 @@ struct Log {
     format: Format,
 }
 
-/// From here on nothing of this is shown: not in the log, nor in anything else that goes through `masked`.
+/// From here on these secrets are masked: in the log, and in everything else that goes through `masked`.
 pub fn keep(secrets: Secrets) {
     let _ = SECRETS.set(secrets);
 }
@@ -40,7 +40,7 @@ pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Every event from here on goes to stderr, down to `level`.
+/// From here on every event down to `level` goes to stderr.
 pub fn install(level: Level, format: Format) {
     let _ = tracing::subscriber::set_global_default(Log { stderr: Stderr::open(), level, format });
 }
@@ -99,7 +99,7 @@ struct Fields(Line);
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // The name of the event is ours.
+        // The name of the event is lameduck's own, and is not masked.
         self.0.text(field.name(), if field.name() == "event" { value.to_owned() } else { masked(value) });
     }
 

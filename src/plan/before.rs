@@ -1,4 +1,4 @@
-//! What must be done before the app exists: templates, what to wait for, who the app is.
+//! What is to be done before the app exists: templates, what to wait for, the app's user.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub struct Template {
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     pub templates: Vec<Template>,
-    /// As they were written, and what that means.
+    /// The targets, each as it was written and as it was read.
     pub wait_for: Vec<(String, Target)>,
     pub wait_timeout: Duration,
     pub user: Option<String>,
@@ -30,7 +30,7 @@ pub struct Before {
     pub nofile: Option<u64>,
 }
 
-/// What `${NAME}` stands for: what the app will find in its environment, then our own figures.
+/// What `${NAME}` stands for: a variable of the app's environment, otherwise one of lameduck's own figures.
 pub struct Values<'a> {
     env: &'a Env,
     gained: &'a [(String, String)],
@@ -38,7 +38,7 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// `gained`: what the app's environment gains.
+    /// `gained`: the variables that lameduck adds to the app's environment.
     pub fn new(env: &'a Env, size: &Size, gained: &'a [(String, String)]) -> Values<'a> {
         Values { env, gained, own: size.values() }
     }
@@ -50,7 +50,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// And the command, its words expanded if that was asked for.
+/// Reads all of this, and returns the main command too, with its words expanded if `--expand-args` asks for that.
 pub fn before(reader: &mut Reader<'_>, args: &Args, size: &Size, gained: &[(String, String)]) -> Result<(Before, Vec<OsString>)> {
     let templates = reader.list("template", &args.before.template, "template", |text| match text.split_once(':') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok(Template { from: from.into(), to: to.into() }),

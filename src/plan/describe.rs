@@ -54,7 +54,7 @@ impl Plan {
         text
     }
 
-    /// CPU, memory, workers: every place that was looked at, and what came of it.
+    /// CPU, memory, workers: each place that was looked at, and what was taken.
     fn size(&self) -> String {
         let size = &self.size;
         let mut text = String::from("\nsize: of each the first that is known is taken (>)\n");
@@ -98,7 +98,7 @@ impl Plan {
         text
     }
 
-    /// What is done about kept-alive connections, and whether it is permitted.
+    /// What will be done about kept-alive connections, and whether it is permitted.
     fn kept_alive(&self) -> String {
         if self.timing.drain == Drain::Off {
             return String::new();
@@ -116,14 +116,14 @@ impl Plan {
         text
     }
 
-    /// What is done about kept-alive connections. `permitted`: they can be closed from outside.
+    /// The way in which kept-alive connections are handled. `permitted`: they can be closed from outside.
     pub fn way(&self, permitted: bool) -> Way {
         let server = self.main().server;
         let facts = server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
         Way::choose(self.keep_alive, facts, self.rule.is_own_stop(server), permitted)
     }
 
-    /// What is done before the main command runs, and it itself.
+    /// The steps of the start, the main command last.
     fn start_order(&self) -> Vec<String> {
         let words = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let mut steps = Vec::new();
@@ -143,7 +143,7 @@ impl Plan {
         steps
     }
 
-    /// Who is stopped when, where there are several.
+    /// The order of the stop: the `--on-stop` commands, and the services if there are several.
     fn stop_order(&self) -> String {
         let mut text = String::new();
         for command in &self.on_stop {
@@ -165,7 +165,7 @@ impl Plan {
         text
     }
 
-    /// The budget to scale.
+    /// The budget, drawn to scale.
     fn timeline(&self) -> String {
         const WIDTH: usize = 72;
         let timing = &self.timing;
@@ -262,7 +262,7 @@ mod tests {
         );
     }
 
-    /// Version 1, and nobody said anything.
+    /// Version 1, with nothing set.
     #[test]
     fn in_docker() {
         let facts = Facts {

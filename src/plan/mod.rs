@@ -1,4 +1,4 @@
-//! What was meant: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
+//! What was typed, and what it means: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
 
 mod before;
 mod describe;
@@ -42,12 +42,12 @@ impl Env {
         Env(variables.into_iter().collect())
     }
 
-    /// As a setting.
+    /// A variable as a setting. None: it is unset, empty, or a variable of a Kubernetes Service.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.value(name).filter(|value| !value.is_empty() && !self.is_service_link(name, value))
     }
 
-    /// As it stands there, empty perhaps.
+    /// A variable as it stands there, perhaps empty.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
@@ -56,15 +56,15 @@ impl Env {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 
-    /// Of those that are set.
+    /// The names of all variables that are set.
     fn names(&self) -> impl Iterator<Item = &str> {
         let is_set = |(name, value): &(&String, &OsString)| !value.is_empty() && !self.is_service_link(name, value);
         self.0.iter().filter(is_set).map(|(name, _)| name.as_str())
     }
 
-    /// Kubernetes gives every pod variables of each Service in its namespace: of one named `lameduck` LAMEDUCK_SERVICE_HOST,
-    /// LAMEDUCK_SERVICE_PORT, LAMEDUCK_PORT=tcp://10.0.0.1:80 and LAMEDUCK_PORT_80_TCP_ADDR; of `lameduck-x` LAMEDUCK_X_SERVICE_HOST and
-    /// so on. They are nobody's settings.
+    /// Whether Kubernetes made this variable for a Service. It gives every pod variables of each Service in its namespace: for one named
+    /// `lameduck` LAMEDUCK_SERVICE_HOST, LAMEDUCK_SERVICE_PORT, LAMEDUCK_PORT=tcp://10.0.0.1:80 and LAMEDUCK_PORT_80_TCP_ADDR; for
+    /// `lameduck-x` LAMEDUCK_X_SERVICE_HOST and so on. These are no settings.
     fn is_service_link(&self, name: &str, value: &OsStr) -> bool {
         let is_of = |service: &str| self.0.contains_key(&format!("{service}_SERVICE_HOST"));
         if name == "LAMEDUCK_PORT" {
@@ -75,16 +75,16 @@ impl Env {
     }
 }
 
-/// What the machine says, looked up before.
+/// What is known of the machine; it is looked up before.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// stdin, stdout or stderr is a terminal.
     pub terminal: bool,
-    /// The usual place of the termination message is there.
+    /// The usual file for the termination message exists.
     pub termination_log: bool,
-    /// Root without CAP_KILL, able to run the app as somebody else.
+    /// lameduck is root without CAP_KILL, and can run the app as another user.
     pub cannot_signal_others: bool,
-    /// Why connections of another process cannot be closed here, and the way out, where somebody has looked.
+    /// Why connections of another process cannot be closed here, and what would permit it. None: they can, or it was not looked up.
     pub cannot_close: Option<String>,
     /// The files `cpu_request` and `memory_limit` in LAMEDUCK_PODINFO.
     pub podinfo_cpu: Option<Figure>,
@@ -92,9 +92,9 @@ pub struct Facts {
     pub cgroup: Cgroup,
     /// The main command, where it is a shell's script, as text, where somebody has looked.
     pub script: Option<String>,
-    /// The CPUs this process may run on.
+    /// The number of CPUs that this process may run on.
     pub cpus: Option<usize>,
-    /// The machine's, in bytes.
+    /// The machine's memory in bytes.
     pub memory: Option<u64>,
 }
 
@@ -102,7 +102,7 @@ pub struct Facts {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
     Default(&'static str),
-    /// What is known of the server that the command's words name.
+    /// It is known of the server that the command's words name.
     Known(&'static Server),
     Option(String),
     Variable(String),
@@ -135,7 +135,7 @@ pub struct Plan {
     pub before_commands: Vec<BeforeCommand>,
     /// Commands that run at the stop signal.
     pub on_stop: Vec<Vec<OsString>>,
-    /// What the environment of those gains.
+    /// The variables that are added to the environment of those commands.
     pub helper_env: Vec<(String, String)>,
     pub timing: Timing,
     /// Where the grace period came from.
@@ -143,11 +143,11 @@ pub struct Plan {
     pub rules: Rules,
     pub ports: Vec<u16>,
     pub keep_alive: KeepAlive,
-    /// Why kept-alive connections cannot be closed here, and the way out, where somebody has looked.
+    /// Why kept-alive connections cannot be closed here, and what would permit it. None: they can, or it was not looked up.
     pub cannot_close: Option<String>,
     /// `--in-flight`.
     pub in_flight: Option<Question>,
-    /// For `lameduck drain`: say by the exit code whether it drained, and send PID 1 its stop signal.
+    /// For `lameduck drain`. `strict`: say by the exit code whether it drained. `stop`: send PID 1 its stop signal.
     pub strict: bool,
     pub stop: bool,
     pub rule: StopRule,
@@ -175,7 +175,7 @@ impl Plan {
     }
 }
 
-/// One line for a person, without our name before it.
+/// Why there is no plan: one line for a person, without lameduck's name before it.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Refused {
     Usage(String),
@@ -184,7 +184,7 @@ pub enum Refused {
 
 type Result<T> = std::result::Result<T, Refused>;
 
-/// What somebody wrote, and where.
+/// A value as it was written, and where.
 struct Given {
     text: String,
     source: Source,
@@ -196,7 +196,7 @@ impl Given {
     }
 }
 
-/// Variables of ours that are no option.
+/// Variables of lameduck that are no option.
 const VARIABLES: &[&str] = &[size::CPU_MILLIS, size::MEMORY_LIMIT, "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"];
 
 pub fn variable(option: &str) -> String {
@@ -209,7 +209,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The option over its variable.
+    /// The option if it was typed, otherwise its variable. None: neither is set.
     fn given(&self, option: &str, typed: Option<&str>) -> Result<Option<Given>> {
         if let Some(text) = typed {
             return Ok(Some(Given { text: text.to_owned(), source: Source::Option(format!("--{option}")) }));
@@ -370,7 +370,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     };
     let script = script::inline(&words).or(facts.script.as_deref());
     warnings.extend(script.and_then(script::hint).filter(|_| services.len() == 1 && verb != Verb::Drain));
-    // A hook's app runs already, and says whom it could not signal.
+    // The app of a hook runs already; `lameduck drain` reports whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
             "cannot signal an app that changes its user: CAP_KILL is missing; add the capability KILL, or run lameduck as the app's user".to_owned(),
@@ -404,8 +404,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     })
 }
 
-/// One budget: lame duck + drain ≤ grace − stop-timeout − margin. What was asked for must fit; defaults shrink.
-/// Returns where the grace period came from, too.
+/// Divides the one budget: lame duck + drain ≤ grace − stop timeout − margin. Explicit values must fit, defaults shrink. Returns where the
+/// grace period came from, too.
 fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(Timing, Source)> {
     const SHORTEST: Duration = Duration::from_secs(1);
     let grace_given = reader.duration("grace-period", &args.shutdown.grace_period)?;
@@ -563,7 +563,7 @@ fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool
 
 fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing::Level> {
     let Some(given) = reader.given("log-level", args.reporting.log_level.as_deref())? else {
-        // A hook says its one line, and what went wrong.
+        // A hook prints its one line, and warnings.
         return Ok(if verb == Verb::Drain { tracing::Level::WARN } else { tracing::Level::INFO });
     };
     let level = match given.text.as_str() {
@@ -578,7 +578,7 @@ fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing
 }
 
 fn unknown_variables(env: &Env) -> Vec<String> {
-    // The list of options is only made when there is something to look up.
+    // The list of options is only made if there is a name to look up.
     let ours: Vec<&str> = env.names().filter(|name| name.starts_with("LAMEDUCK_") && !VARIABLES.contains(name)).collect();
     if ours.is_empty() {
         return Vec::new();

@@ -13,28 +13,28 @@ use crate::core::start::words;
 /// The main command, or a companion.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Its server's or its program's, and no other service's.
+    /// The name of its known server, otherwise of its program; no other service has it.
     pub name: String,
     pub command: Vec<OsString>,
-    /// Recognised by the command's words; what then runs may be another.
+    /// The server that the command's words name; another one may run in the end.
     pub server: Option<&'static Server>,
-    /// What its environment gains.
+    /// The variables that are added to its environment.
     pub child_env: Vec<(String, String)>,
     /// What of it is for its heap, and what is not set.
     pub heap: heap::Settings,
-    /// Its end is no reason to end the others.
+    /// Its end does not end the other services.
     pub expendable: bool,
 }
 
-/// A `--before`.
+/// A `--before` command.
 #[derive(Clone, Debug)]
 pub struct Before {
     pub command: Vec<OsString>,
-    /// So many of `--wait-for` are waited for first.
+    /// How many of `--wait-for` are waited for before it.
     pub waits: usize,
 }
 
-/// The main command first.
+/// Reads the services, the main command first.
 pub fn services(
     reader: &mut Reader<'_>,
     args: &Args,
@@ -83,7 +83,7 @@ pub fn services(
     Ok(services)
 }
 
-/// `--before`. In a variable nothing stands to the left of it.
+/// Reads `--before`. In a variable nothing stands to the left of it, so `waits` is 0.
 pub fn before(reader: &mut Reader<'_>, args: &Args) -> Result<Vec<Before>> {
     let waits = &args.services.waits_before;
     let commands = commands(reader, "before", &args.services.before)?;
@@ -97,13 +97,13 @@ pub fn before(reader: &mut Reader<'_>, args: &Args) -> Result<Vec<Before>> {
     commands.into_iter().enumerate().map(read).collect()
 }
 
-/// `--on-stop`.
+/// Reads `--on-stop`.
 pub fn on_stop(reader: &mut Reader<'_>, args: &Args) -> Result<Vec<Vec<OsString>>> {
     let read = |given: Given| Ok(split(&given, &given.text, "command")?.into_iter().map(OsString::from).collect());
     commands(reader, "on-stop", &args.services.on_stop)?.into_iter().map(read).collect()
 }
 
-/// As typed; or those of the variable, which commas outside of quotes separate.
+/// The commands as they were typed, or those of the variable, separated by commas outside of quotes.
 fn commands(reader: &mut Reader<'_>, name: &'static str, typed: &[String]) -> Result<Vec<Given>> {
     let Some(all) = reader.given(name, typed.first().map(String::as_str))? else { return Ok(Vec::new()) };
     let texts = if typed.is_empty() { split_list(&all.text) } else { typed.to_vec() };
@@ -118,7 +118,7 @@ fn split(given: &Given, text: &str, what: &str) -> std::result::Result<Vec<Strin
     words::split(text).map_err(|why| given.cannot(what, why))
 }
 
-/// The parts between commas that are in no quotes and behind no backslash.
+/// Splits at commas that are neither in quotes nor behind a backslash.
 fn split_list(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let (mut quote, mut escaped) = (None, false);
@@ -139,7 +139,8 @@ fn split_list(text: &str) -> Vec<String> {
     parts
 }
 
-/// How a server that these words put into the background is kept in the foreground. As a companion it would seem to end at once.
+/// If these words put a server into the background: how to keep it in the foreground. As a companion it would seem to end at once. None:
+/// they do not, as far as known.
 fn foreground(words: &[String], server: Option<&'static Server>) -> Option<&'static str> {
     let has = |flags: &[&str]| words.iter().any(|word| flags.contains(&word.as_str()));
     let contains = |text: &str| words.iter().any(|word| word.contains(text));

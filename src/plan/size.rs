@@ -1,4 +1,4 @@
-//! The right size: CPU request and memory limit by all their sources, the number of workers, and where it goes.
+//! The right size: CPU request and memory limit from all their sources, the number of workers, and the variables that get it.
 
 use std::ffi::OsString;
 
@@ -14,31 +14,31 @@ use crate::core::start::template;
 
 pub const CPU_MILLIS: &str = "LAMEDUCK_CPU_REQUEST_MILLIS";
 pub const MEMORY_LIMIT: &str = "LAMEDUCK_MEMORY_LIMIT";
-/// In KUBERNETES_SERVICE_HOST's absence nothing is guessed.
+/// If this variable is missing, nothing is guessed.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
-/// A Downward API figure below this was most likely written with divisor 1, not 1m.
+/// A Downward API figure below this many millicores was most likely written with divisor 1, not 1m.
 const HARDLY_MILLICORES: u64 = 10;
 
-/// What is known, and how.
+/// CPU, memory and workers, and how each was found.
 #[derive(Clone, Debug, Default)]
 pub struct Size {
     pub cpu: Option<Cpu>,
     pub memory: Option<u64>,
     pub workers: Option<u64>,
-    /// What had the last word on that, in words.
+    /// What decided the number of workers, in words.
     pub because: String,
-    /// `--workers-env`: the variables in which the main command finds the count.
+    /// `--workers-env`: the variables in which the main command gets the count.
     pub named: Vec<String>,
     /// `--heap`, and the memory that it shares out.
     pub heap: Option<(Heap, Option<heap::Memory>)>,
-    /// Every place that was looked at, the winners included.
+    /// Every place that was looked at, including those that were taken.
     pub looks: Vec<Look>,
 }
 
-/// Where the CPU figure came from, which decides what may be set from it.
+/// Where the CPU figure came from. This decides which variables may be set from it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CpuSource {
-    /// CPUs it may run on: of the whole node, likely.
+    /// The CPUs that it may run on: most likely those of the whole node.
     Affinity,
     /// cgroup shares or weight.
     Guess,
@@ -59,20 +59,20 @@ pub struct Cpu {
 pub struct Look {
     pub what: &'static str,
     pub place: String,
-    /// As it stands there; None: nothing does.
+    /// The text that stands there. None: there is none.
     pub text: Option<String>,
     pub means: String,
     pub taken: bool,
 }
 
-/// What a place says.
+/// What was read at a place.
 enum Reading<T> {
     Known(T),
-    /// Why that is no figure.
+    /// Why the text gives no figure.
     Nothing(&'static str),
 }
 
-/// Takes the first figure there is, and remembers all places.
+/// Takes the first figure there is, and notes every place.
 struct Search<T> {
     what: &'static str,
     found: Option<(T, String)>,
@@ -97,12 +97,13 @@ impl<T: Copy> Search<T> {
 }
 
 impl Size {
-    /// What the environment of a service gains; what the user set is never overwritten. `is_main`: `--workers-env` is for it.
+    /// The variables that are added to a service's environment; a variable that the user set is never overwritten. `is_main`: it also gets
+    /// those of `--workers-env`.
     pub fn gain(&self, env: &Env, server: Option<&Server>, words: &[String], is_main: bool) -> Vec<(String, String)> {
         let (Some(cpu), Some(workers)) = (&self.cpu, self.workers) else { return Vec::new() };
         let count = |name: &str| (name.to_owned(), workers.to_string());
         let mut gained = vec![count("LAMEDUCK_WORKERS")];
-        // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
+        // From a guess or the node's CPUs no variable is set that would take effect: 64 workers on a 64-core node would run out of memory.
         if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
             match server.map_or(Workers::Elsewhere, |server| server.workers) {
                 _ if is_main && !self.named.is_empty() => gained.extend(self.named.iter().map(|name| count(name))),
@@ -114,7 +115,7 @@ impl Size {
             }
         }
         gained.dedup();
-        // What is appended to is meant to be there.
+        // A variable that is appended to may exist.
         gained.retain(|(name, _)| env.get(name).is_none() || name == JAVA);
         gained
     }
@@ -134,7 +135,7 @@ impl Size {
         settings
     }
 
-    /// What templates may use beyond the app's environment.
+    /// The variables that templates may use beyond the app's environment.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let cpu = self.cpu.as_ref().map(|cpu| ("LAMEDUCK_CPU_MILLIS", cpu.millicores.0.to_string()));
         let memory = self.memory.map(|memory| ("LAMEDUCK_MEMORY_BYTES", memory.to_string()));
@@ -222,7 +223,7 @@ fn parse_bytes(text: &str) -> std::result::Result<u64, &'static str> {
     quantity::parse(text.trim(), 0, "not bytes (try 268435456, 256Mi or 300M)")
 }
 
-/// The first that is known and not 0.
+/// The first CPU figure that is known and not 0.
 fn cpu(
     reader: &mut Reader<'_>,
     args: &Args,
@@ -278,7 +279,7 @@ fn cpu(
         Some(Figure { path, text }) => search.look(path, Some(text), Reading::Nothing("not needed"), shown),
         None => search.look("the file cpu_request in LAMEDUCK_PODINFO", None, Reading::Nothing("not there"), shown),
     }
-    // The lowest of the limits around it.
+    // The lowest limit of the group and those around it.
     let limits = facts.cgroup.cpu_max.iter().map(|figure| (figure, cpu::parse_cpu_max(&figure.text)));
     let lowest = limits.clone().filter_map(|(figure, limit)| Some((limit?, figure))).min_by_key(|(limit, _)| *limit);
     match lowest.or(limits.clone().next().map(|(figure, _)| (Millicores(0), figure))) {
@@ -313,13 +314,13 @@ fn cpu(
     Ok(search.found.map(|((millicores, source), from)| Cpu { millicores, source, from }))
 }
 
-/// The memory limit in bytes, and where it stands.
+/// The memory limit in bytes, and where it stands. None: there is none.
 fn memory(reader: &Reader<'_>, facts: &Facts, looks: &mut Vec<Look>) -> Result<Option<(u64, String)>> {
     let mut search = Search { what: "memory", found: None, looks: Vec::new() };
     let limits = facts.cgroup.memory_max.iter().map(|figure| (figure, cgroup::memory_limit(&figure.text)));
     let lowest = limits.clone().filter_map(|(figure, limit)| Some((limit?, figure))).min_by_key(|(limit, _)| *limit);
     let unlimited = lowest.is_none() && !facts.cgroup.memory_max.is_empty();
-    // The Downward API writes the node's allocatable memory for a limit that is not set; then the cgroup has none.
+    // For a limit that is not set the Downward API writes the node's allocatable memory; then the cgroup has no limit.
     let nodes_own = |bytes: u64| unlimited && facts.memory.is_some_and(|all| bytes > all / 2);
     let said = |bytes: u64| match bytes {
         0 => Reading::Nothing("0: no limit was set"),
@@ -373,7 +374,8 @@ fn because(cpu: &Cpu, policy: &Policy, held: Option<&Memory>, decided: Decided) 
 
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
-/// Appended, never replaced, and not if the user set one anywhere that a JVM or its start script looks.
+/// The JVM's variable and its value with the option appended. None: the user set the option anywhere that a JVM or its start script looks,
+/// or the variable is not text.
 fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, String)> {
     const OPTION: &str = "-XX:ActiveProcessorCount=";
     let set_in = |name: &&str| env.get(name).is_some_and(|value| value.to_string_lossy().contains(OPTION));
@@ -386,7 +388,7 @@ fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, Str
     match before {
         None => Some((JAVA.to_owned(), format!("{OPTION}{workers}"))),
         Some(Ok(before)) => Some((JAVA.to_owned(), format!("{before} {OPTION}{workers}"))),
-        // Not text: better left alone.
+        // It is not text: it is left as it is.
         Some(Err(_)) => None,
     }
 }
@@ -419,7 +421,7 @@ mod tests {
         assert_eq!(set(&["uwsgi"], &[request[0], ("UWSGI_WORKERS", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
         assert_eq!(set(&["uwsgi"], &[request[0], ("LAMEDUCK_WORKERS", "9")], &none), pairs(&["UWSGI_PROCESSES"], "2"));
         assert_eq!(set(&["--workers-env", "N,M", "gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "N", "M"], "2"));
-        // A request of 0 is none: the next source is asked.
+        // A request of 0 counts as none: the next source is asked.
         let node = Facts { cpus: Some(64), ..Facts::default() };
         assert_eq!(set(&["gunicorn"], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "0")], &node), pairs(&["LAMEDUCK_WORKERS"], "64"));
         let limited = Facts {

@@ -1,4 +1,4 @@
-//! `--in-flight`: the app itself says how much it is working on. Asked between two looks, over HTTP/1.0, within bounds of time and
+//! `--in-flight`: the app itself says how much it is working on. It is asked between two looks, over HTTP/1.0, within bounds of time and
 //! size; the loop never waits for it.
 
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::core::traffic::exposition::{Malformed, Sum};
 use crate::core::traffic::question::Question;
 use crate::http::{self, Own};
 
-/// One question and its whole answer.
+/// The time for one question and its whole answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer counts this long.
+/// For how long an answer counts.
 const FRESH: Duration = Duration::from_millis(1500);
 const MOST_BYTES: usize = 16 << 20;
 
@@ -36,7 +36,7 @@ impl Metric {
         Metric { question, sender, answers, own, asking: false, answer: None, failing: false, warned: false }
     }
 
-    /// Takes what came since. Returns why there is no answer, once.
+    /// Takes the answers that have come. Returns why there is no answer, once for each failure.
     pub fn hear(&mut self, now: Uptime) -> Option<String> {
         let mut warning = None;
         while let Ok(answer) = self.answers.try_recv() {
@@ -47,7 +47,7 @@ impl Metric {
                     self.answer = Some((count, now));
                 }
                 Err(why) => {
-                    // The answer before counts for as long as it is fresh.
+                    // The answer before counts as long as it is fresh.
                     self.failing = true;
                     if !std::mem::replace(&mut self.warned, true) {
                         warning = Some(why);
@@ -58,7 +58,7 @@ impl Metric {
         warning
     }
 
-    /// The latest answer, and asks again. None: there is no fresh one, so the sockets decide.
+    /// Returns the latest answer, and asks again. None: there is no fresh one, so the sockets decide.
     pub fn look(&mut self, now: Uptime) -> Option<u64> {
         if !std::mem::replace(&mut self.asking, true) {
             let (question, sender, own) = (self.question.clone(), self.sender.clone(), self.own.clone());
@@ -73,12 +73,12 @@ impl Metric {
         self.answer.filter(|(_, at)| now.since(*at) < FRESH).map(|(count, _)| count)
     }
 
-    /// Whether there is an answer to go by.
+    /// Whether there is a fresh answer.
     pub fn answers(&self) -> bool {
         !self.failing
     }
 
-    /// The first answer is still to come: for no longer than a question may take.
+    /// Whether the first answer is still to come: at most for the time of one question.
     pub fn is_awaited(&self) -> bool {
         self.answer.is_none() && !self.failing
     }

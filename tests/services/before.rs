@@ -209,7 +209,7 @@ fn only_the_main_command_reads() {
         "--",
         "sh",
         "-c",
-        "read line; echo main read $line",
+        "read line; echo main read $line; sleep 1000",
     ];
     crate::in_own_network(move || {
         let mut init = crate::Pid1::spawn(&argv, |command| {
@@ -219,6 +219,7 @@ fn only_the_main_command_reads() {
         });
         init.app_line("companion read to the end");
         init.app_line("main read a-line");
+        init.signal(TERM);
         assert_eq!(init.exit(), 0, "{:#?}", init.seen);
     });
 }

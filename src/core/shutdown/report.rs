@@ -91,7 +91,7 @@ impl ExitReport {
     /// How the app ended, in words.
     pub fn app(&self) -> String {
         match self.ended {
-            None if self.not_started => "the app was not started".to_owned(),
+            _ if self.not_started => "the app was not started".to_owned(),
             None if self.refused => "the app could not be signalled, and ends with lameduck".to_owned(),
             None => "the app could not be reaped".to_owned(),
             Some(Ended::Signal(Signal::KILL)) if self.killed => "the app had to be killed".to_owned(),

@@ -1,10 +1,10 @@
 //! Prometheus' text format (0.0.4, and OpenMetrics as far as samples go), read piece by piece: the sum of the samples that a
 //! selector matches. https://prometheus.io/docs/instrumenting/exposition_formats/
 
-/// A line longer than this is no line.
+/// A line longer than this, in bytes, is an error.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// `name{label="value",…}`: the labels must be there with these values, others may be.
+/// `name{label="value",…}`: a sample matches if it has this name and these labels with these values; it may have more labels.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Selector {
     name: String,
@@ -26,14 +26,14 @@ impl Selector {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Malformed {
-    /// The line of that number is no comment and no sample.
+    /// The line with this number is neither a comment nor a sample.
     Line(usize),
-    /// What matches is negative or no number.
+    /// A matching sample is negative or not a number.
     NotACount,
     NothingMatches,
 }
 
-/// The sum, as the text comes in.
+/// Sums the matching samples while the text comes in.
 #[derive(Debug)]
 pub struct Sum<'a> {
     selector: &'a Selector,
@@ -106,7 +106,7 @@ fn sample(text: &str) -> Option<(Selector, f64)> {
     if words.next().is_some() { None } else { Some((series, value)) }
 }
 
-/// A name and its labels; since Prometheus 3 the name may also stand among the labels, quoted.
+/// Reads a name and its labels. Since Prometheus 3 the name may also stand among the labels, quoted. None: this is no series.
 fn series(rest: &mut &str) -> Option<Selector> {
     let mut name = word(rest, |c| c == ':').map(str::to_owned);
     let mut labels = Vec::new();

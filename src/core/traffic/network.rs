@@ -33,7 +33,7 @@ impl Network {
     }
 }
 
-/// IPv4 as its v4-mapped IPv6 address, which is also how a dual-stack listener sees it.
+/// The address as 128 bits. IPv4 becomes its v4-mapped IPv6 address, which is also what a dual-stack listener sees.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),

@@ -1,9 +1,9 @@
-//! What `--in-flight` asks, and of whom.
+//! What `--in-flight` asks, and where.
 
 use crate::core::start::url::Url;
 use crate::core::traffic::exposition::Selector;
 
-/// `http://host:port/path#metric{label="x"}`, and `-N` behind it where the answer counts the question.
+/// `http://host:port/path#metric{label="x"}`, followed by `-N` if the answer counts the question itself N times.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Question {
     pub url: Url,
@@ -15,7 +15,7 @@ impl Question {
     pub fn parse(text: &str) -> Result<Question, &'static str> {
         let (url, metric) = text.split_once('#').unwrap_or((text, ""));
         let url = Url::parse(url)?;
-        // A name would have to be looked up while the app is dying.
+        // Looking a name up could fail or hang while the app is being stopped.
         url.addresses().ok_or("the host must be an address or localhost")?;
         if metric.is_empty() {
             return Err("no metric (append #name or #name{label=\"x\"})");
