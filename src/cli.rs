@@ -40,6 +40,8 @@ Examples:
       The app says how much it is working on; -1 because it counts the question too.
   lameduck --admin :9102 --ready http://127.0.0.1:8080/health -- catalina.sh run
       readinessProbe and livenessProbe on port 9102, and a /metrics for a server that has none.
+  lameduck --with 'php-fpm -F' --wait-for unix:///run/php/php-fpm.sock -- nginx -g 'daemon off;'
+      Two services in one container: nginx is stopped first, php-fpm when nginx has ended.
   lameduck drain --grace-period 60s --stop
       lifecycle.preStop.exec in an image whose ENTRYPOINT can't change.
   lameduck plan -- nginx -g 'daemon off;'
@@ -68,6 +70,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub workers: Workers,
+
+    #[command(flatten)]
+    pub services: Services,
 
     #[command(flatten)]
     pub before: Before,
@@ -213,9 +218,39 @@ pub struct Workers {
     #[arg(long, value_name = "QUANTITY")]
     pub memory_reserve: Option<String>,
 
+    /// Make the heap fit into what the reserve leaves of the memory limit: a percentage of it, or auto for what is usual. Sets GOMEMLIMIT,
+    /// JAVA_TOOL_OPTIONS, NODE_OPTIONS, DOTNET_GCHeapHardLimitPercent or, for Ruby, MALLOC_ARENA_MAX; never over what is set already
+    /// [default: off]
+    #[arg(long, value_name = "auto|PERCENT")]
+    pub heap: Option<String>,
+
     /// Where the count goes, besides LAMEDUCK_WORKERS (repeatable) [default: the known server's own variable]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub workers_env: Vec<String>,
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Several services")]
+pub struct Services {
+    /// Run a companion beside the command: started before it, in the order given, and stopped after it, the last one first. When a companion
+    /// ends by itself, the container ends; a - right before its name ('-crond -f') makes its end a warning. Words and quotes as in a
+    /// shell, nothing is expanded (repeatable)
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub with: Vec<String>,
+
+    /// Run a command to its end before any service starts; if it fails, nothing is started, and its exit code is ours. What --wait-for
+    /// names to the left of it comes first (repeatable)
+    #[arg(long, value_name = "COMMAND")]
+    pub before: Vec<String>,
+
+    /// Run a command at the stop signal, while the app serves on. The app gets its stop signal when it has ended, or when the time for
+    /// waiting is up (repeatable)
+    #[arg(long, value_name = "COMMAND")]
+    pub on_stop: Vec<String>,
+
+    /// For each --before, how many values of --wait-for stand to the left of it.
+    #[arg(skip)]
+    pub waits_before: Vec<usize>,
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -231,7 +266,8 @@ pub struct Before {
     #[arg(long)]
     pub expand_args: bool,
 
-    /// Start only when this accepts connections, or answers 2xx: tcp://host:port, unix:///path, http://host/path (repeatable)
+    /// Start the command only when this accepts connections, or answers 2xx: tcp://host:port, unix:///path, http://host/path; companions
+    /// run already (repeatable)
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub wait_for: Vec<String>,
 
@@ -383,7 +419,16 @@ const VERBS: [Listed; 6] = [
         verb: Verb::Plan,
         usage: "lameduck plan [OPTIONS] [[--] COMMAND [ARG]...]",
         about: "Says what would happen, where each setting came from, and why; starts nothing. It takes every option",
-        headings: &["Shutdown", "Signals", "Traffic", "Workers", "Before the start", "Seen from outside", "Reporting"],
+        headings: &[
+            "Shutdown",
+            "Signals",
+            "Traffic",
+            "Workers",
+            "Several services",
+            "Before the start",
+            "Seen from outside",
+            "Reporting",
+        ],
         options: &[],
     },
     Listed {
@@ -417,7 +462,14 @@ pub fn parse(words: &[OsString]) -> Result<(Verb, Args), String> {
     let verb = verb(words).unwrap_or(Verb::Run);
     let words = if verb == Verb::Run { words } else { &words[1..] };
     let argv = [OsString::from("lameduck")].into_iter().chain(words.iter().cloned());
-    let args = command().try_get_matches_from(argv).and_then(|matches| Args::from_arg_matches(&matches));
+    let args = command().try_get_matches_from(argv).and_then(|matches| {
+        let mut args = Args::from_arg_matches(&matches)?;
+        let places = |option: &str| matches.indices_of(option).into_iter().flatten().collect::<Vec<_>>();
+        let waits = places("wait_for");
+        let left_of = |before: usize| waits.iter().filter(|wait| **wait < before).count();
+        args.services.waits_before = places("before").into_iter().map(left_of).collect();
+        Ok(args)
+    });
     args.map(|args| (verb, args)).map_err(|error| one_line(&error))
 }
 
@@ -429,12 +481,13 @@ fn command() -> Command {
         .override_usage("lameduck [OPTIONS] [--] COMMAND [ARG]...")
         .disable_help_flag(true)
         .disable_version_flag(true);
-    let groups: [fn(Command) -> Command; 10] = [
+    let groups: [fn(Command) -> Command; 11] = [
         Shutdown::augment_args,
         Signals::augment_args,
         Traffic::augment_args,
         Drain::augment_args,
         Workers::augment_args,
+        Services::augment_args,
         Before::augment_args,
         Outside::augment_args,
         Health::augment_args,

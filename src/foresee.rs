@@ -4,12 +4,13 @@
 use std::ffi::OsString;
 
 use crate::cli::{self, Verb};
-use crate::core::cgroup::{Cgroup, Figure};
 use crate::core::servers::Server;
+use crate::core::shutdown::rule::StopOn;
 use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::SignalSet;
+use crate::core::size::cgroup::{Cgroup, Figure};
 use crate::core::traffic::keepalive::Way;
-use crate::plan::{self, Env, Facts, Refused, StopOn};
+use crate::plan::{self, Env, Facts, Refused};
 
 /// A container as its manifest describes it.
 #[derive(Clone, Debug, Default)]
@@ -79,18 +80,18 @@ pub fn foresee(container: &Container) -> Result<Foreseen, String> {
     })?;
     let text = if verb == Verb::Drain { String::new() } else { plan.describe() };
     Ok(Foreseen {
-        command: plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        server: plan.server,
+        child_env: plan.main().child_env.clone(),
+        command: plan.main().command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        server: plan.main().server,
         admin: plan.outside.admin.as_ref().and_then(|(_, addresses)| Some(addresses.first()?.port())),
         closes: plan.timing.drain != Drain::Off && plan.way(true) == Way::Close,
         pass_on_stop: plan.outside.pass_on_stop,
-        stop_on: match plan.stop_on {
+        stop_on: match plan.rule.stop_on {
             StopOn::Auto => None,
             StopOn::Given(signals) => Some(signals),
         },
         workers: plan.size.workers,
         because: plan.size.because,
-        child_env: plan.size.child_env,
         ports: plan.ports,
         timing: plan.timing,
         warnings: plan.warnings,

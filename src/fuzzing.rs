@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::core::cgroup::{Cgroup, Figure};
+use crate::core::output::snapshot::Snapshot;
 use crate::core::shutdown::Timing;
-use crate::core::snapshot::Snapshot;
-use crate::core::url::Url;
+use crate::core::size::cgroup::{Cgroup, Figure};
+use crate::core::start::url::Url;
 use crate::endpoints::{answer, serve};
 use crate::plan::{self, Env, Facts, Refused};
 use crate::{cli, http};

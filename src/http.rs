@@ -1,16 +1,16 @@
-//! Asking: a connection, one GET and its answer, within bounds of size; whoever asks sets the bound of time.
+//! HTTP requests by lameduck: a connection, one GET and its answer. The size is bounded here, the time by the caller.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::mpsc::Sender;
 
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::core::url::{self, Target, Url};
+use crate::core::start::url::{self, Target, Url};
 
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// Before one of us connects it says whom to, and from which port.
+/// A connection of lameduck's own, announced before it is made: its target and its local port.
 #[derive(Clone, Copy, Debug)]
 pub struct Own {
     pub to: SocketAddr,
@@ -21,12 +21,12 @@ pub struct Own {
 #[derive(Debug)]
 pub struct Unreached {
     pub why: String,
-    /// Somebody is there, and says something else.
+    /// Something answers, but not as wanted.
     pub answers: bool,
 }
 
-/// Whether the target accepts a connection, or answers 2xx.
-pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Unreached> {
+/// Checks whether the target accepts a connection, or answers 2xx.
+pub async fn reach(target: &Target, own: Option<&UnboundedSender<Own>>) -> Result<(), Unreached> {
     let absent = |why| Unreached { why, answers: false };
     let wrong = |why| Unreached { why, answers: true };
     match target {
@@ -42,8 +42,8 @@ pub async fn reach(target: &Target, own: Option<&Sender<Own>>) -> Result<(), Unr
     }
 }
 
-/// Any address of the name will do; it is looked up anew each time, since it may have moved.
-pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result<TcpStream, String> {
+/// Connects to any address of the name. The name is looked up each time, since it may have moved. The error is the reason in words.
+pub async fn connect(host: &str, port: u16, own: Option<&UnboundedSender<Own>>) -> Result<TcpStream, String> {
     let literal = url::addresses(host, port);
     let is_name = literal.as_ref().is_none_or(|addresses| addresses.len() > 1);
     let addresses = match literal {
@@ -61,20 +61,20 @@ pub async fn connect(host: &str, port: u16, own: Option<&Sender<Own>>) -> Result
     Err(why)
 }
 
-async fn connect_to(to: SocketAddr, own: Option<&Sender<Own>>) -> io::Result<TcpStream> {
+async fn connect_to(to: SocketAddr, own: Option<&UnboundedSender<Own>>) -> io::Result<TcpStream> {
     let (socket, any) = match to {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
     };
     if let Some(own) = own {
-        // Said before it connects, so that no look takes it for a client.
+        // Announced before it connects, so that no look takes it for a client.
         socket.bind(any)?;
         let _ = own.send(Own { to, from_port: socket.local_addr()?.port() });
     }
     socket.connect(to).await
 }
 
-/// In a thread, since the C library's resolver waits; it ends with its answer, or with us.
+/// Looks a name up in a thread, because the C library's resolver blocks. The thread ends with its answer, or with lameduck.
 async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let host = host.to_owned();
@@ -89,12 +89,12 @@ async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub struct Answer<'a> {
     pub status: u16,
     stream: &'a TcpStream,
-    /// What of the body came with the head.
+    /// The bytes of the body that came with the head.
     begun: Vec<u8>,
     length: Result<Option<usize>, String>,
 }
 
-/// Asks in HTTP/1.0, so that the answer is neither chunked nor kept alive.
+/// Sends a GET in HTTP/1.0, so that the answer is neither chunked nor kept alive. The error is the reason in words.
 pub async fn get<'a>(stream: &'a TcpStream, url: &Url) -> Result<Answer<'a>, String> {
     let request = format!(
         "GET {} HTTP/1.0\r\nHost: {}\r\nAccept: */*\r\nConnection: close\r\nUser-Agent: lameduck\r\n\r\n",
@@ -108,7 +108,7 @@ async fn head(stream: &TcpStream) -> Result<Answer<'_>, String> {
     let mut bytes = Vec::with_capacity(4096);
     let mut buffer = vec![0; 4096];
     loop {
-        // A header has four bytes at least.
+        // The shortest header has four bytes.
         let mut headers = vec![httparse::EMPTY_HEADER; bytes.len() / 4 + 1];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(&bytes) {
@@ -128,7 +128,7 @@ async fn head(stream: &TcpStream) -> Result<Answer<'_>, String> {
     }
 }
 
-/// None: until the connection ends.
+/// The length of the body. None: it ends with the connection.
 fn body_length(headers: &[httparse::Header<'_>]) -> Result<Option<usize>, String> {
     let header = |name: &str| {
         let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
@@ -143,7 +143,7 @@ fn body_length(headers: &[httparse::Header<'_>]) -> Result<Option<usize>, String
 }
 
 impl Answer<'_> {
-    /// The whole body, piece by piece.
+    /// Passes the body on piece by piece, `most` bytes at most. The error is the reason in words.
     pub async fn body(self, most: usize, mut take: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
         let length = self.length?;
         let too_long = || format!("the answer is longer than {most} bytes");
@@ -165,7 +165,7 @@ impl Answer<'_> {
                 (0, None) => return Err(too_long()),
                 _ => {}
             }
-            // A flood must not hold up signals and deadlines.
+            // A flood of data must not delay signals and deadlines.
             tokio::task::yield_now().await;
             read_bytes = read(self.stream, &mut buffer).await.map_err(|error| error.to_string())?;
             match (read_bytes, length) {
@@ -189,7 +189,7 @@ pub async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// 0: the answer is over.
+/// Reads some bytes. 0: the answer is over.
 pub async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         stream.readable().await?;

@@ -1,25 +1,27 @@
-//! The loop: select names what happened, the machine decides, the loop performs. The one reader of the clock. From the spawn on
-//! nothing here may fail: what is lost becomes a warning, and plain timing remains.
+//! The loop: select names what happened, the pod decides, the loop performs. From the spawn on nothing here may fail: what is lost
+//! becomes a warning, and plain timing remains.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use crate::app::{App, Meaning};
-use crate::core::shutdown::{Action, Because, Ended, Event, Machine, Phase};
-use crate::core::signals::Signal;
-use crate::core::snapshot::{self, Snapshot, Stop};
-use crate::core::status::Story;
-use crate::core::time::{Show, Uptime};
+use crate::clock::Clock;
+use crate::core::output::snapshot::{self, Snapshot, Stop};
+use crate::core::shutdown::pod::{Action, Event, Pod};
+use crate::core::shutdown::report::Began;
+use crate::core::shutdown::service::ServiceId;
+use crate::core::shutdown::{Ended, Phase, StopReason};
+use crate::core::signals::{Signal, rewritten};
+use crate::core::time::Uptime;
 use crate::core::traffic::{Sample, Tally};
-use crate::endpoints::{Endpoints, Message, Now, Probe};
-use crate::log;
-use crate::oom_kills::OomKills;
+use crate::endpoints::{self, Endpoints, Message, Now};
+use crate::output::events::{self, Events, Figures, NOT_PERMITTED};
+use crate::output::oom_kills::OomKills;
 use crate::plan::Plan;
+use crate::services::{Meaning, Role, Services};
 use crate::sys::child;
 use crate::sys::signals::{Batch, Signals};
-use crate::termination::TerminationMessage;
 use crate::traffic::{self, Family, OwnConnections, Traffic, Watch};
 
 /// While others are waited for that no signal announces.
@@ -28,32 +30,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// Served between two full batches of signals.
 const MOST_MESSAGES: usize = 16;
 
-/// The clock, begun when lameduck was.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one clock")]
-    pub fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub fn now(self) -> Uptime {
-        Uptime(self.0.elapsed())
-    }
-
-    pub async fn until(self, when: Option<Uptime>) {
-        match when.and_then(|when| self.0.checked_add(when.0)) {
-            Some(when) => tokio::time::sleep_until(when.into()).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// What woke the loop.
 enum Woken {
+    ConnectionsEnded,
     Deadline,
-    Ends,
     Look,
     Message(Message),
     Signals(Batch),
@@ -62,21 +42,21 @@ enum Woken {
 struct Loop<'a> {
     plan: &'a Plan,
     clock: Clock,
-    machine: Machine,
-    app: App<'a>,
+    pod: Pod,
+    services: Services<'a>,
+    events: Events<'a>,
     traffic: Option<Traffic>,
     /// When to look at the traffic, or at the processes, again.
     look_at: Option<Uptime>,
-    began: Option<Signal>,
-    second_signal: Option<Signal>,
-    shown: Phase,
+    began: Option<Began>,
     watched: bool,
     /// When every process of the app was gone: connections with bytes of an answer still to be delivered.
     undelivered: usize,
+    /// `--on-stop` commands that run.
+    on_stop_left: usize,
     code: Option<u8>,
     outside: Outside<'a>,
     oom_kills: OomKills,
-    reaped: u64,
     signals: BTreeMap<Signal, u64>,
 }
 
@@ -84,33 +64,66 @@ struct Loop<'a> {
 pub struct Outside<'a> {
     pub endpoints: Option<Endpoints>,
     pub own: OwnConnections,
-    pub termination: &'a mut TerminationMessage,
-    /// Starts the command that says whether the app is ready.
-    pub probe: &'a dyn Fn(&Probe) -> std::io::Result<i32>,
+    /// Starts a command that is no service.
+    pub spawn: &'a dyn Fn(Helper<'_>) -> std::io::Result<i32>,
 }
 
-/// Supervises the main process to its end and returns the exit code.
-pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outside: Outside<'_>) -> u8 {
+/// What has happened while the services were started.
+#[derive(Clone, Copy, Debug)]
+pub enum Already {
+    Ended(ServiceId, Ended),
+    Signal(Signal),
+}
+
+/// A command that is no service.
+pub enum Helper<'a> {
+    /// An `--on-stop` command, by its place.
+    OnStop(usize),
+    /// The command that says whether the app is ready.
+    Probe(&'a [String]),
+}
+
+/// Supervises the services that run to their end, and returns the exit code. `already`: what has happened while they started.
+pub async fn run(
+    plan: &Plan,
+    services: Services<'_>,
+    already: Vec<Already>,
+    signals: &Signals,
+    clock: Clock,
+    events: Events<'_>,
+    outside: Outside<'_>,
+) -> u8 {
+    let expendable: Vec<bool> = plan.services.iter().skip(1).map(|service| service.expendable).collect();
+    let mut pod = Pod::new(plan.timing.clone(), plan.success.clone(), &expendable, !plan.on_stop.is_empty());
+    (0..plan.services.len())
+        .map(ServiceId)
+        .filter(|service| services.was_started(*service))
+        .for_each(|service| pod.started(service));
     let mut this = Loop {
         plan,
         clock,
-        machine: Machine::new(plan.timing.clone(), plan.success.clone()),
-        app: App::new(plan, main),
+        pod,
+        services,
+        events,
         traffic: None,
         look_at: None,
         began: None,
-        second_signal: None,
-        shown: Phase::Serving,
         watched: false,
         undelivered: 0,
+        on_stop_left: 0,
         code: None,
         outside,
         oom_kills: OomKills::begin(),
-        reaped: 0,
         signals: BTreeMap::new(),
     };
     if let Some(endpoints) = &mut this.outside.endpoints {
         endpoints.started();
+    }
+    for already in already {
+        match already {
+            Already::Signal(signal) => this.signal(signal),
+            Already::Ended(service, ended) => this.hear_of(Event::Ended { service, ended, alone: false }),
+        }
     }
     // Who died while others were waited for was announced then.
     this.reap();
@@ -127,10 +140,10 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
         let woken = tokio::select! {
             biased;
             signals = signals.next() => Woken::Signals(signals),
-            () = clock.until(this.machine.deadline()) => Woken::Deadline,
+            () = clock.until(this.pod.deadline()) => Woken::Deadline,
             () = clock.until(this.look_at) => Woken::Look,
-            () = ended(this.traffic.as_ref()) => Woken::Ends,
-            message = message(this.outside.endpoints.as_mut()) => Woken::Message(message),
+            () = traffic::ended(this.traffic.as_ref()) => Woken::ConnectionsEnded,
+            message = endpoints::next(this.outside.endpoints.as_mut()) => Woken::Message(message),
         };
         let storm = matches!(&woken, Woken::Signals(batch) if batch.is_full());
         this.wake(woken);
@@ -140,7 +153,7 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
             for _ in 0..MOST_MESSAGES {
                 tokio::select! {
                     biased;
-                    message = message(this.outside.endpoints.as_mut()) => this.wake(Woken::Message(message)),
+                    message = endpoints::next(this.outside.endpoints.as_mut()) => this.wake(Woken::Message(message)),
                     () = std::future::ready(()) => break,
                 }
             }
@@ -148,31 +161,17 @@ pub async fn run(plan: &Plan, main: i32, signals: &Signals, clock: Clock, outsid
     }
 }
 
-pub async fn ended(traffic: Option<&Traffic>) {
-    match traffic {
-        Some(traffic) => traffic.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-pub async fn message(endpoints: Option<&mut Endpoints>) -> Message {
-    match endpoints {
-        Some(endpoints) => endpoints.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Loop<'_> {
     /// While the app serves nothing else can happen: then one system call waits, and the event loop's own cost is saved.
     fn waits_for_signals_only(&self) -> bool {
-        let asleep = self.machine.deadline().is_none() && self.look_at.is_none() && self.traffic.is_none();
+        let asleep = self.pod.deadline().is_none() && self.look_at.is_none() && self.traffic.is_none();
         asleep && self.outside.endpoints.is_none()
     }
 
     fn wake(&mut self, woken: Woken) {
         match woken {
             Woken::Deadline => self.feed(Event::Wake),
-            Woken::Ends => {
+            Woken::ConnectionsEnded => {
                 let now = self.clock.now();
                 if let Some(traffic) = &mut self.traffic {
                     traffic.read_ends(now);
@@ -190,7 +189,7 @@ impl Loop<'_> {
     /// Signals come first, but an app that sends one after the other must not hold up what is due.
     fn keep_time(&mut self) {
         let now = self.clock.now();
-        if self.machine.deadline().is_some_and(|deadline| now >= deadline) {
+        if self.pod.deadline().is_some_and(|deadline| now >= deadline) {
             self.feed(Event::Wake);
         }
         if self.look_at.is_some_and(|look_at| now >= look_at) {
@@ -203,9 +202,14 @@ impl Loop<'_> {
         // Each question to the app is one of these.
         self.outside.own.forget(time);
         let Some(mut endpoints) = self.outside.endpoints.take() else { return };
-        let now = Now { time, phase: self.machine.phase(), main: self.app.main(), watched: self.traffic.is_some() };
+        let ended = self.pod.began_by().map(|service| self.events.name(service).to_owned());
+        let now = Now { time, phase: self.pod.phase(), processes: self.services.pids(), ended, watched: self.traffic.is_some() };
         if let Some(probe) = endpoints.on(now, message, || self.snapshot()) {
-            endpoints.probing(self.clock.now(), (self.outside.probe)(&probe));
+            let pid = (self.outside.spawn)(Helper::Probe(&probe.words));
+            if let Ok(pid) = pid {
+                self.services.helper_started(Role::Probe, pid);
+            }
+            endpoints.probing(self.clock.now(), pid);
         }
         self.outside.endpoints = Some(endpoints).filter(Endpoints::is_needed);
     }
@@ -214,18 +218,27 @@ impl Loop<'_> {
         let oom_kills = self.oom_kills.look();
         let now = self.clock.now();
         let last = self.traffic.as_ref().and_then(Traffic::last);
-        let stop = self.machine.stopped_at().map(|at| Stop {
-            signal: self.began,
+        let stop = self.pod.stopped_at().map(|at| Stop {
+            signal: match self.began {
+                Some(Began::Signal(signal)) => Some(signal),
+                Some(Began::End { .. }) | None => None,
+            },
+            ended: self.pod.began_by().map(|service| self.events.name(service).to_owned()),
             ago: now.since(at),
-            because: self.machine.because().map(Because::text),
+            reason: self.pod.reason().map(StopReason::text),
             tally: self.traffic.as_ref().filter(|_| self.watched).and_then(Traffic::tally),
             closed: self.traffic.as_ref().map_or(0, Traffic::closed),
             last_accept: self.last_accept(),
         });
+        let unstarted = events::unstarted(self.plan, now);
+        let pids = self.services.pids();
+        let services =
+            unstarted.services.into_iter().zip(pids).map(|(service, pid)| snapshot::Service { pid, ..service }).collect();
         Snapshot {
-            phase: self.machine.phase(),
-            since: self.machine.entered().last().map_or(now.0, |(_, at)| now.since(*at)),
-            pid: self.app.main(),
+            services,
+            phase: self.pod.phase(),
+            since: self.pod.entered().last().map_or(now.0, |(_, at)| now.since(*at)),
+            pid: self.services.main(),
             stop,
             traffic: snapshot::Traffic {
                 source: self.traffic.as_ref().map_or("none", Traffic::source),
@@ -234,27 +247,27 @@ impl Loop<'_> {
                 in_flight: last.map_or(0, Sample::at_work),
             },
             oom_kills,
-            reaped: self.reaped,
+            reaped: self.services.reaped,
             signals: self.signals.iter().map(|(signal, count)| (*signal, *count)).collect(),
-            ..unstarted(self.plan, now)
+            ..unstarted
         }
     }
 
     /// So long after the stop signal the last new connection came.
     fn last_accept(&self) -> Option<Duration> {
         let sample = self.traffic.as_ref().filter(|_| self.watched).and_then(Traffic::last)?;
-        Some(sample.last_arrival?.since(self.machine.stopped_at()?))
+        Some(sample.last_arrival?.since(self.pod.stopped_at()?))
     }
 
     fn signal(&mut self, signal: Signal) {
         if signal != Signal::CHLD {
             *self.signals.entry(signal).or_default() += 1;
         }
-        match self.app.meaning(signal) {
+        match self.services.meaning(signal) {
             Meaning::Reap => self.reap(),
             Meaning::Stop => {
-                if self.machine.phase() == Phase::Serving {
-                    self.began = Some(signal);
+                if self.pod.phase() == Phase::Serving {
+                    self.began = Some(Began::Signal(signal));
                 } else {
                     debug!(event = "signal", signal = %signal, message = "the shutdown has begun already");
                 }
@@ -267,41 +280,91 @@ impl Loop<'_> {
     }
 
     fn forward(&self, signal: Signal) {
-        if let Err(error) = self.app.forward(signal) {
-            self.cannot_signal(signal, &error);
+        if let Err(error) = self.services.forward(signal) {
+            self.events.cannot_signal(ServiceId::MAIN, signal, &error);
         }
-    }
-
-    fn cannot_signal(&self, signal: Signal, error: &std::io::Error) {
-        let hint = match error.raw_os_error() {
-            // It has just ended: its CHLD is on the way.
-            Some(NO_SUCH_PROCESS) => return,
-            Some(NOT_PERMITTED) => "; the app runs as another user and CAP_KILL is missing: add the capability KILL",
-            _ => "",
-        };
-        warn!(event = "warning", message = %format_args!("cannot send {signal} to the app: {error}{hint}"));
     }
 
     fn reap(&mut self) {
         let now = self.clock.now();
-        let (count, endpoints) = (&mut self.reaped, &mut self.outside.endpoints);
         let mut killed = false;
-        let reaped = self.app.reap(|pid, ended| {
-            *count += 1;
+        let mut known = Vec::new();
+        let none_left = self.services.reap(|pid, ended, role| {
             killed |= ended == Ended::Signal(Signal::KILL);
             debug!(event = "reaped", pid, ended = %ended);
-            if let Some(endpoints) = endpoints {
-                endpoints.reaped(now, pid, ended);
-            }
+            known.extend(role.map(|role| (pid, role, ended)));
         });
-        if killed && !self.machine.killed() {
+        if killed && !self.pod.killed() {
             self.oom_kills.look();
         }
-        if let Some(ended) = reaped.main {
-            self.feed(Event::MainEnded { ended, alone: reaped.none_left });
-        } else if reaped.none_left {
-            self.feed(Event::Gone);
+        let last = known.iter().rposition(|(_, role, _)| matches!(role, Role::Service(_)));
+        for (place, (pid, role, ended)) in known.into_iter().enumerate() {
+            match role {
+                Role::Service(service) => {
+                    self.hear_of(Event::Ended { service, ended, alone: none_left && Some(place) == last });
+                }
+                Role::OnStop(place) => {
+                    if let Some(event) = self.on_stop_ended(place, Ok(ended)) {
+                        self.feed(event);
+                    }
+                }
+                Role::Before => {}
+                Role::Probe => {
+                    if let Some(endpoints) = &mut self.outside.endpoints {
+                        endpoints.probe_ended(now, pid, ended);
+                    }
+                }
+            }
         }
+        if none_left && last.is_none() {
+            self.feed(Event::Gone);
+        } else if self.pod.awaits_leftovers() {
+            self.feed(Event::Reaped);
+        }
+    }
+
+    /// As `feed`; what has ended is said first.
+    fn hear_of(&mut self, event: Event) {
+        if let Event::Ended { service, ended, .. } = event {
+            let planned = self.plan.services.get(service.0);
+            let by_itself =
+                !self.pod.services().get(service.0).is_some_and(|service| service.was_stopped()) && !self.pod.killed();
+            if self.pod.phase() == Phase::Serving
+                && let Some(planned) = planned.filter(|planned| service != ServiceId::MAIN && !planned.expendable)
+            {
+                self.began = Some(Began::End { service: planned.name.clone(), ended });
+            }
+            if service != ServiceId::MAIN {
+                events::companion_ended(self.plan, service, ended, by_itself);
+            }
+        }
+        self.feed(event);
+    }
+
+    fn run_on_stop(&mut self) -> Option<Event> {
+        self.on_stop_left = self.plan.on_stop.len();
+        let mut ended = None;
+        for place in 0..self.plan.on_stop.len() {
+            match (self.outside.spawn)(Helper::OnStop(place)) {
+                Ok(pid) => self.services.helper_started(Role::OnStop(place), pid),
+                Err(error) => ended = self.on_stop_ended(place, Err(error)),
+            }
+        }
+        ended
+    }
+
+    /// An `--on-stop` command has ended, or could not be started. Its failure holds up nothing.
+    fn on_stop_ended(&mut self, place: usize, ended: std::io::Result<Ended>) -> Option<Event> {
+        let command = self.plan.on_stop.get(place).map(|command| events::text(command)).unwrap_or_default();
+        match ended {
+            Ok(Ended::Code(0)) => debug!(event = "on-stop", command, message = "ended"),
+            Ok(ended) => warn!(event = "warning", message = %format_args!("the --on-stop command {command:?} {ended}")),
+            Err(error) => {
+                warn!(event = "warning", message = %format_args!("cannot start the --on-stop command {command:?}: {error}"))
+            }
+        }
+        self.on_stop_left = self.on_stop_left.saturating_sub(1);
+        (self.on_stop_left == 0).then_some(Event::OnStopEnded)
     }
 
     /// One event, and all that follows from it.
@@ -309,8 +372,8 @@ impl Loop<'_> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = self.clock.now();
-            let actions = self.machine.on(now, event);
-            self.show(now);
+            let actions = self.pod.on(now, event);
+            self.events.phase(now, &self.pod, self.began.as_ref(), self.traffic.as_ref().and_then(Traffic::last));
             for action in actions {
                 events.extend(self.perform(now, action));
             }
@@ -319,6 +382,7 @@ impl Loop<'_> {
 
     fn perform(&mut self, now: Uptime, action: Action) -> Option<Event> {
         match action {
+            Action::CheckLeftovers { service, first } => Some(Event::Leftovers(service, self.services.leftovers(service, first))),
             Action::CloseKept => {
                 if let Some(traffic) = &mut self.traffic {
                     traffic.close_kept(now);
@@ -326,24 +390,25 @@ impl Loop<'_> {
                 None
             }
             Action::Exit(code) => {
-                self.tell_the_story(now, code);
-                self.code = Some(code);
+                self.exit(now, code);
                 None
             }
             Action::ForwardInterrupt => {
-                if let Some(signal) = crate::core::signals::rewritten(&self.plan.rewrites, Signal::INT) {
+                if let Some(signal) = rewritten(&self.plan.rule.rewrites, Signal::INT) {
                     self.forward(signal);
                 }
                 None
             }
             Action::KillAll => {
-                let _ = self.app.send_survivors(Signal::KILL);
+                self.services.kill_all();
                 self.look_at = Some(now + TICK);
                 None
             }
-            Action::Tell { second } => self.tell(second),
-            Action::TermSurvivors => {
-                let _ = self.app.send_survivors(Signal::TERM);
+            Action::RunOnStop => self.run_on_stop(),
+            Action::SendSecond(service, signal) => self.send_stop(service, Some(signal)),
+            Action::SendStop(service) => self.send_stop(service, None),
+            Action::StopSurvivors => {
+                self.services.stop_survivors();
                 (std::process::id() == 1 && child::all_refuse_signals()).then_some(Event::Refused)
             }
             Action::WatchFlush => self.watch_flush(now),
@@ -351,57 +416,35 @@ impl Loop<'_> {
         }
     }
 
-    fn tell(&mut self, second: bool) -> Option<Event> {
-        let target = self.app.target()?;
-        let signals = self.app.stop_signals(target);
-        let (signal, more) = match (second, self.second_signal.take()) {
-            (true, None) => return None,
-            (true, Some(signal)) => (signal, false),
-            (false, _) => {
-                self.second_signal = signals.get(1).copied();
-                (*signals.first()?, self.second_signal.is_some())
-            }
-        };
-        let result = self.app.tell(target, signal);
+    /// Sends a service its stop signal, or its second one.
+    fn send_stop(&mut self, service: ServiceId, second: Option<Signal>) -> Option<Event> {
+        let target = self.services.target(service)?;
+        let signals = self.services.stop_signals(service, target);
+        let signal = second.or(signals.first().copied())?;
+        let result = self.services.stop(service, target, signal);
         if let Some(traffic) = &mut self.traffic {
             traffic.stopping();
         }
-        let after = self.machine.stopped_at().map_or(String::new(), |stop| Show(self.clock.now().since(stop)).to_string());
-        info!(
-            event = "stopping",
-            signal = %signal,
-            pid = target.pid,
-            server = target.server.map_or("", |server| server.name),
-            because = if second { "nothing is in flight, or half of the time is gone" } else { self.machine.because().map_or("", |because| because.text()) },
-            after,
-        );
+        self.events.stopping(self.clock.now(), &self.pod, service, target, signal, second.is_some());
         if let Err(error) = result {
-            self.cannot_signal(signal, &error);
+            self.events.cannot_signal(service, signal, &error);
             // What we leave behind ends with us.
             if error.raw_os_error() == Some(NOT_PERMITTED) && std::process::id() == 1 {
                 return Some(Event::Refused);
             }
         }
-        Some(Event::Told { signal, more })
+        let next = if second.is_some() { None } else { signals.get(1).copied() };
+        Some(Event::StopSent { service, signal, second: next })
     }
 
     fn watch_traffic(&mut self) -> Event {
-        let plan = self.plan;
-        let timing = &plan.timing;
-        info!(
-            event = "stop-requested",
-            signal = %self.began.map_or(String::new(), |signal| signal.to_string()),
-            serve_on_for = %Show(timing.delay),
-            told_by = %Show(timing.until_told()),
-            killed_by = %Show(timing.until_kill()),
-            grace_period = %Show(timing.grace),
-        );
+        self.events.stop_requested(self.began.as_ref());
         if let Some(endpoints) = &mut self.outside.endpoints {
             endpoints.stopped();
         }
         let own = std::mem::take(&mut self.outside.own);
-        let (server, own_stop) = self.app.kept_alive();
-        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(plan, Family::Descendants, server, own_stop), own);
+        let (server, own_stop) = self.services.kept_alive();
+        let mut traffic = Traffic::begin(self.clock.now(), Watch::of(self.plan, Family::Descendants, server, own_stop), own);
         let sample = traffic.look(self.clock.now());
         traffic.announce(sample.as_ref());
         self.look_at = Some(self.clock.now() + traffic.interval());
@@ -414,12 +457,14 @@ impl Loop<'_> {
     fn look(&mut self) {
         let now = self.clock.now();
         self.look_at = None;
-        match self.machine.phase() {
+        match self.pod.phase() {
             // What refuses our signals is left when nothing is in flight; else nobody asks.
-            Phase::Sweeping if !self.machine.refused() => {}
+            Phase::Sweeping if !self.pod.refused() => {}
             Phase::LameDuck | Phase::Draining | Phase::Stopping | Phase::Sweeping => {
-                if self.machine.phase() == Phase::Stopping && self.app.tell_shell() {
-                    self.feed(Event::Told { signal: Signal::TERM, more: false });
+                if self.pod.phase() == Phase::Stopping {
+                    for service in self.services.stop_shells() {
+                        self.feed(Event::StopSent { service, signal: Signal::TERM, second: None });
+                    }
                 }
                 let Some(traffic) = &mut self.traffic else { return };
                 let sample = traffic.look(now);
@@ -438,7 +483,7 @@ impl Loop<'_> {
             }
             Phase::Killing => {
                 // What was born while the others died.
-                let _ = self.app.send_survivors(Signal::KILL);
+                self.services.kill_all();
                 self.look_at = Some(now + TICK);
             }
             Phase::Serving | Phase::Done => {}
@@ -468,46 +513,13 @@ impl Loop<'_> {
         None
     }
 
-    /// A phase that began is said once.
-    fn show(&mut self, now: Uptime) {
-        let phase = self.machine.phase();
-        if phase == self.shown {
-            return;
-        }
-        self.shown = phase;
-        let since_stop = self.machine.stopped_at().map(|stop| now.since(stop));
-        if let (Some(after), Some(signal)) = (since_stop, self.began)
-            && phase != Phase::Done
-        {
-            // The last word, if we are killed before the end.
-            let (name, grace) = (phase.name(), Show(self.plan.timing.grace));
-            self.outside.termination.write_meanwhile(&format!(
-                "lameduck: killed from outside, {name} since {} after {signal}; its grace period is {grace} (--grace-period)",
-                Show(after)
-            ));
-        }
-        let after = since_stop.map_or(String::new(), |after| Show(after).to_string());
-        match phase {
-            Phase::Draining => {
-                let sample = self.traffic.as_ref().and_then(Traffic::last).cloned().unwrap_or_default();
-                info!(event = "draining", after, accepted = sample.accepted, in_flight = sample.in_flight(), idle = sample.idle);
-            }
-            Phase::Killing => warn!(event = "killing", after),
-            Phase::Sweeping => {
-                info!(event = "sweeping", message = "the main process has ended; TERM to what it left behind", after)
-            }
-            // These are said where more is known of them, or are the story's.
-            Phase::Serving | Phase::LameDuck | Phase::Stopping | Phase::Flushing | Phase::Done => {}
-        }
-    }
-
     fn say_warnings(&mut self) {
         if let Some(traffic) = &mut self.traffic {
             traffic.say_warnings();
         }
     }
 
-    fn tell_the_story(&mut self, now: Uptime, code: u8) {
+    fn exit(&mut self, now: Uptime, code: u8) {
         if let Some(traffic) = &mut self.traffic {
             traffic.read_last_ends(now);
         }
@@ -517,88 +529,18 @@ impl Loop<'_> {
             None if self.undelivered > 0 => Some(Tally { cut: self.undelivered as u64, ..Tally::default() }),
             _ => None,
         };
-        let cut_on = self.traffic.as_ref().filter(|_| self.watched).map(Traffic::cut_on).unwrap_or_default();
-        let mut story = Story::new(&self.machine, self.began, tally, code, now);
-        story.cut_on = cut_on.iter().map(|port| snapshot::name(*port)).collect();
-        story.last_accept = self.last_accept();
-        story.closed = self.traffic.as_ref().map_or(0, Traffic::closed);
         // An app that ended by itself was reaped, and looked at if it was killed.
-        if self.machine.stopped_at().is_some() {
+        if self.pod.stopped_at().is_some() {
             self.oom_kills.look();
         }
-        story.oom_kills = self.oom_kills.said();
-        let took = |phase| story.took(phase).map_or(String::new(), |took| Show(took).to_string());
-        info!(
-            event = "exit",
-            code,
-            app = story.app(),
-            serving = took(Phase::Serving),
-            lame_duck = took(Phase::LameDuck),
-            draining = took(Phase::Draining),
-            stopping = took(Phase::Stopping),
-            sweeping = took(Phase::Sweeping),
-            flushing = took(Phase::Flushing),
-            killing = took(Phase::Killing),
-            oom_kills = Some(story.oom_kills).filter(|count| *count > 0),
-            accepted = tally.map(|tally| tally.accepted),
-            or_more = tally.map(|tally| tally.uncertain).filter(|uncertain| *uncertain > 0),
-            finished = tally.map(|tally| tally.finished),
-            cut = tally.map(|tally| tally.cut),
-            cut_on = story.cut_on.join(","),
-            closed = tally.map(|_| story.closed),
-            last_accept = story.last_accept.map_or(String::new(), |after| Show(after).to_string()),
-        );
-        self.outside.termination.write(&story.to_string());
-    }
-}
-
-/// ESRCH and EPERM, which every Linux numbers so.
-const NO_SUCH_PROCESS: i32 = 3;
-const NOT_PERMITTED: i32 = 1;
-
-/// What is known before the app runs.
-pub fn unstarted(plan: &Plan, now: Uptime) -> Snapshot {
-    let command: Vec<String> = plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    Snapshot {
-        version: env!("CARGO_PKG_VERSION"),
-        uptime: now.0,
-        phase: Phase::Serving,
-        since: now.0,
-        pid: None,
-        target: None,
-        command: log::masked(&command.join(" ")),
-        server: None,
-        timing: plan.timing.clone(),
-        stop: None,
-        traffic: snapshot::Traffic { source: "none", ..snapshot::Traffic::default() },
-        workers: plan.size.workers,
-        cpu: plan.size.cpu.as_ref().map(|cpu| cpu.millicores),
-        app: None,
-        oom_kills: None,
-        reaped: 0,
-        signals: Vec::new(),
-        dropped: log::dropped(),
-    }
-}
-
-/// Before the loop: who runs, with what.
-pub fn announce(plan: &Plan, pid: i32) {
-    let command: Vec<String> = plan.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let set: Vec<String> = plan.size.child_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    info!(
-        event = "start",
-        pid,
-        command = command.join(" "),
-        server = plan.server.map_or("", |server| server.name),
-        grace_period = %Show(plan.timing.grace),
-        grace_period_from = %plan.grace_from,
-        cpu = plan.size.cpu.as_ref().map_or(String::new(), |cpu| cpu.millicores.to_string()),
-        cpu_from = plan.size.cpu.as_ref().map_or("", |cpu| cpu.from.as_str()),
-        memory = plan.size.memory,
-        set = set.join(" "),
-        user = plan.before.user.as_deref(),
-    );
-    for warning in &plan.warnings {
-        warn!(event = "warning", message = warning);
+        let figures = Figures {
+            tally,
+            cut_on: self.traffic.as_ref().filter(|_| self.watched).map(Traffic::cut_on).unwrap_or_default(),
+            closed: self.traffic.as_ref().map_or(0, Traffic::closed),
+            last_accept: self.last_accept(),
+            oom_kills: self.oom_kills.said(),
+        };
+        self.events.exit(now, &self.pod, self.began.take(), code, figures);
+        self.code = Some(code);
     }
 }

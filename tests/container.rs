@@ -9,6 +9,8 @@ mod injected;
 mod kept;
 #[path = "keepalive/pinned.rs"]
 mod pinned;
+#[path = "container/services.rs"]
+mod services;
 #[path = "container/size.rs"]
 mod size;
 #[path = "support/sized.rs"]

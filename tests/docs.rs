@@ -3,7 +3,7 @@
 #[path = "docs/promise.rs"]
 mod promise;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +38,9 @@ const TEXTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/glossary.md",
     "docs/keepalive.md",
+    "docs/services.md",
     "docs/shutdown.md",
     "docs/traffic.md",
     "docs/servers.md",
@@ -79,10 +81,17 @@ const OTHERS: &[&str] = &[
     "--no-install-recommends",
     "--rm",
     "--url",
+    "--rollout",
+    "--delete-pod",
+    "--drain-node",
+    "--deadline",
     "--image",
     "--delete-emptydir-data",
     "--ignore-daemonsets",
     "--format",
+    "--max-heap-size",
+    "--max-old-space-size",
+    "--max-old-space-size-percentage",
     "--worker-tmp-dir",
     "--bind",
     "--health-check",
@@ -90,6 +99,9 @@ const OTHERS: &[&str] = &[
     "--http-port",
     "--config",
     "--repo",
+    "--reuid",
+    "--regid",
+    "--clear-groups",
 ];
 
 #[test]
@@ -243,5 +255,61 @@ fn the_picture_of_the_house_is_true() {
             let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
             assert!(name == "mod.rs" || text.contains(name), "docs/design.md lacks {}", path.display());
         }
+    }
+}
+
+/// The rooms that a line of code names, by `crate::`.
+fn rooms_of(line: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for rest in line.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(list) => rooms.extend(list.split('}').next().unwrap_or_default().split(',').map(first_name)),
+            None => rooms.push(first_name(rest)),
+        }
+    }
+    rooms
+}
+
+fn first_name(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Which rooms each room of src/ uses, by its code.
+fn arrows() -> BTreeMap<String, BTreeSet<String>> {
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in sources("src") {
+        let inside = path.strip_prefix(&root).expect("inside src");
+        let room = inside.iter().next().and_then(|room| room.to_str()).expect("UTF-8").trim_end_matches(".rs").to_owned();
+        if matches!(room.as_str(), "lib" | "main" | "fuzzing") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source file");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let used = arrows.entry(room.clone()).or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            used.extend(rooms_of(line).into_iter().filter(|name| *name != room));
+        }
+    }
+    arrows
+}
+
+/// Its arrows are those of the `use` lines, and there are no circles.
+#[test]
+fn the_arrows_of_the_house_are_true() {
+    let text = read("docs/design.md");
+    let picture = text.split("The arrows, as").nth(1).and_then(|rest| rest.split("```").nth(1)).expect("the arrows in a block");
+    let lines = picture.lines().filter_map(|line| line.split_once(" → "));
+    let drawn: BTreeMap<String, BTreeSet<String>> = lines
+        .map(|(room, used)| (room.to_owned(), used.split(", ").filter(|used| *used != "–").map(str::to_owned).collect()))
+        .collect();
+    let mut arrows = arrows();
+    assert_eq!(drawn, arrows);
+    // A room that uses nothing that is left can be taken away; where none can, they stand in a circle.
+    while !arrows.is_empty() {
+        let free: Vec<String> = arrows.iter().filter(|(_, used)| used.is_empty()).map(|(room, _)| room.clone()).collect();
+        assert!(!free.is_empty(), "a circle: {arrows:?}");
+        arrows.retain(|room, _| !free.contains(room));
+        arrows.values_mut().for_each(|used| used.retain(|room| !free.contains(room)));
     }
 }

@@ -1,15 +1,16 @@
-//! The shutdown machine and the decoders under random events, in simulated time.
+//! The shutdown of random pods under random events, in simulated time; and the decoders.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lameduck::core::question::Question;
-use lameduck::core::shutdown::{Action, Drain, Event, Phase, Timing};
+use lameduck::core::shutdown::{Drain, Timing};
 use lameduck::core::signals::Signal;
-use lameduck::core::time::Uptime;
+use lameduck::core::size::cpu;
+use lameduck::core::time;
 use lameduck::core::traffic::keepalive::Way;
+use lameduck::core::traffic::network;
+use lameduck::core::traffic::question::Question;
 use lameduck::core::traffic::{KeptAlive, Sample};
-use lameduck::core::{cpu, network, time};
 use lameduck::sys::{netlink, proc, sock_diag, unix_diag};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -17,7 +18,7 @@ use proptest::strategy::ValueTree;
 #[path = "machine/play.rs"]
 mod play;
 
-use play::{Happening, event, play};
+use play::{Happening, Setup, play};
 
 fn timing() -> impl Strategy<Value = Timing> {
     (1000u64..120_000, 0.0..1.0, 0.0..1.0, 0u64..5000, any::<bool>(), 0..3).prop_map(
@@ -67,17 +68,27 @@ fn sample() -> impl Strategy<Value = (Sample, Option<u64>)> {
     )
 }
 
+/// Mostly one service, up to five.
+fn setup() -> impl Strategy<Value = Setup> {
+    let companions = prop_oneof![1 => Just(Vec::new()), 2 => prop::collection::vec(any::<bool>(), 1..5)];
+    (timing(), companions, prop::bool::weighted(0.2), prop::bool::weighted(0.3))
+        .prop_map(|(timing, companions, starting, on_stop)| Setup { timing, companions, starting, on_stop })
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
+        3 => (0usize..5, prop::sample::select(&[0u8, 3, 143]), prop::bool::weighted(0.2)).prop_map(|(place, code, alone)| Happening::Ended(place, code, alone)),
         1 => Just(Happening::Flushed),
         1 => Just(Happening::Gone),
         1 => Just(Happening::Interrupt),
         1 => prop::sample::select(&[Way::Close, Way::Fewest, Way::OwnStop, Way::Wait]).prop_map(Happening::KeepAlive),
-        1 => any::<bool>().prop_map(Happening::MainEnded),
+        2 => (0usize..5, any::<bool>()).prop_map(|(place, are_left)| Happening::Leftovers(place, are_left)),
+        1 => Just(Happening::OnStopEnded),
+        1 => Just(Happening::Reaped),
         1 => Just(Happening::Refused),
         3 => Just(Happening::Stop),
         20 => prop::option::weighted(0.95, sample()).prop_map(Happening::Traffic),
-        2 => any::<bool>().prop_map(Happening::Told),
+        2 => (0usize..5, any::<bool>()).prop_map(|(place, more)| Happening::StopSent(place, more)),
     ]
 }
 
@@ -94,39 +105,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_always_ends_in_time(timing in timing(), happenings in happenings(), late in late()) {
-        play::it_always_ends_in_time(&timing, &happenings, late);
+    fn it_always_ends_in_time(setup in setup(), happenings in happenings(), late in late()) {
+        play::it_always_ends_in_time(&setup, &happenings, late);
     }
 
     #[test]
-    fn the_app_is_told_once_and_not_too_soon(timing in timing(), happenings in happenings(), late in late()) {
-        play::the_app_is_told_once_and_not_too_soon(&timing, &happenings, late);
+    fn stop_signals_are_sent_once_and_not_too_soon(setup in setup(), happenings in happenings(), late in late()) {
+        play::stop_signals_are_sent_once_and_not_too_soon(&setup, &happenings, late);
     }
 
     #[test]
-    fn these_change_nothing(timing in timing(), happenings in happenings(), late in late()) {
-        play::these_change_nothing(&timing, &happenings, late);
+    fn services_are_stopped_in_order(setup in setup(), happenings in happenings(), late in late()) {
+        play::services_are_stopped_in_order(&setup, &happenings, late);
     }
 
-    /// The first INT after the stop signal ends the wait, the second the patience.
     #[test]
-    fn int_hurries(timing in timing(), before in happenings()) {
-        let calm: Vec<_> = before.into_iter().filter(|(_, happening)| matches!(happening, Happening::Traffic(_) | Happening::Stop)).collect();
-        let (machine, _) = play(&timing, &[], Duration::ZERO, |_, _, _, _, _| {});
-        let mut machine = machine;
-        let mut now = Uptime::default();
-        let _ = machine.on(now, Event::Stop);
-        for (pause, happening) in calm {
-            now = now + Duration::from_millis(pause);
-            if machine.deadline().is_some_and(|deadline| deadline <= now) || machine.phase() == Phase::Stopping {
-                break;
-            }
-            let _ = machine.on(now, event(now, &happening));
-        }
-        let waiting = machine.phase() != Phase::Stopping;
-        let first = machine.on(now, Event::Interrupt);
-        prop_assert_eq!(first, if waiting { vec![Action::Tell { second: false }] } else { vec![] });
-        prop_assert_eq!(machine.on(now, Event::Interrupt), vec![Action::KillAll]);
+    fn the_exit_code_is_the_first_cause_s(setup in setup(), happenings in happenings(), late in late()) {
+        play::the_exit_code_is_the_first_cause_s(&setup, &happenings, late);
+    }
+
+    #[test]
+    fn these_change_nothing(setup in setup(), happenings in happenings(), late in late()) {
+        play::these_change_nothing(&setup, &happenings, late);
+    }
+
+    #[test]
+    fn int_hurries(setup in setup(), happenings in happenings()) {
+        play::int_hurries(&setup, &happenings);
     }
 
     /// Whatever bytes and texts come, nothing panics.
@@ -157,16 +162,16 @@ proptest! {
     }
 }
 
-/// The picture in docs/shutdown.md has exactly the machine's edges.
+/// The picture in docs/shutdown.md has exactly the edges of the code.
 #[test]
-fn the_diagram_has_the_machine_s_edges() {
+fn the_diagram_has_the_code_s_edges() {
     let mut edges = BTreeSet::new();
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let strategy = (timing(), happenings());
+    let strategy = (setup(), happenings());
     for _ in 0..3000 {
-        let (timing, happenings) = strategy.new_tree(&mut runner).expect("a value").current();
-        let (machine, _) = play(&timing, &happenings, Duration::ZERO, |_, _, _, _, _| {});
-        for pair in machine.entered().windows(2) {
+        let (setup, happenings) = strategy.new_tree(&mut runner).expect("a value").current();
+        let (pod, _) = play(&setup, &happenings, Duration::ZERO, |_, _, _, _, _| {});
+        for pair in pod.entered().windows(2) {
             edges.insert(format!("{:?} --> {:?}", pair[0].0, pair[1].0));
         }
     }

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use lameduck::core::cpu::{self, Millicores};
-use lameduck::core::identity::{self, Identity};
-use lameduck::core::quantity;
-use lameduck::core::template;
-use lameduck::core::url::{Target, Url};
-use lameduck::core::workers::{self, Decided, Decimal, Memory, Policy};
+use lameduck::core::size::cpu::{self, Millicores};
+use lameduck::core::size::quantity;
+use lameduck::core::size::workers::{self, Decided, Decimal, Memory, Policy};
+use lameduck::core::start::identity::{self, Identity};
+use lameduck::core::start::template;
+use lameduck::core::start::url::{Target, Url};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ proptest! {
     fn no_text_makes_a_reader_panic(text in any::<String>()) {
         let _ = (cpu::parse_quantity(&text), quantity::parse(&text, 0, ""), cpu::parse_millicores(&text), cpu::parse_cpu_max(&text));
         let _ = (Decimal::parse(&text), Target::parse(&text), Url::parse(&text));
-        let _ = lameduck::core::cgroup::memory_limit(&text);
+        let _ = lameduck::core::size::cgroup::memory_limit(&text);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lameduck::core::shutdown::{Drain, Phase, Timing};
-use lameduck::core::snapshot::{Snapshot, Traffic};
+use lameduck::core::output::snapshot::{Snapshot, Traffic};
 use lameduck::fuzzing;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,6 +24,7 @@ fn snapshot() -> Snapshot {
         target: Some(7),
         command: "app \"x\"".to_owned(),
         server: None,
+        services: Vec::new(),
         timing: Timing {
             grace: second * 30,
             delay: second,

@@ -1,8 +1,8 @@
 //! Prometheus' text, as `--in-flight` reads it: in whatever pieces it comes, the sum is the same.
 #![no_main]
 
-use lameduck::core::exposition::{Malformed, Selector, Sum};
-use lameduck::core::question::Question;
+use lameduck::core::traffic::exposition::{Malformed, Selector, Sum};
+use lameduck::core::traffic::question::Question;
 use libfuzzer_sys::fuzz_target;
 
 fn sum<'a>(selector: &Selector, pieces: impl Iterator<Item = &'a [u8]>) -> Result<f64, Malformed> {

@@ -1,7 +1,7 @@
 //! `--user`, /etc/passwd and /etc/group.
 #![no_main]
 
-use lameduck::core::identity::identify;
+use lameduck::core::start::identity::identify;
 use libfuzzer_sys::fuzz_target;
 
 // The user in the first line, then passwd, an empty line, and group.

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use lameduck::core::line::{Format, Line};
-use lameduck::core::secrets::Secrets;
+use lameduck::core::output::line::{Format, Line};
+use lameduck::core::output::secrets::Secrets;
 use libfuzzer_sys::fuzz_target;
 
 /// In the middle of the secret, and nowhere else.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use lameduck::core::cgroup::{Cgroup, Figure};
+use lameduck::core::size::cgroup::{Cgroup, Figure};
 use lameduck::core::shutdown::Timing;
 use lameduck::fuzzing::{self, Machine};
 use libfuzzer_sys::fuzz_target;

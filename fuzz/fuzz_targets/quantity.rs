@@ -2,9 +2,9 @@
 //! else is.
 #![no_main]
 
-use lameduck::core::cpu::{self, Millicores};
-use lameduck::core::quantity;
-use lameduck::core::workers::{self, Decided, Decimal, Memory, Policy};
+use lameduck::core::size::cpu::{self, Millicores};
+use lameduck::core::size::quantity;
+use lameduck::core::size::workers::{self, Decided, Decimal, Memory, Policy};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/size/properties.rs"]

@@ -1,4 +1,4 @@
-//! The shutdown machine: any events at any time, a loop that is late. It ends inside its budget, always.
+//! The shutdown of any pod: any events at any time, a loop that is late. It ends inside its budget, always.
 #![no_main]
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/machine/play.rs"]
 mod play;
 
-use play::Happening;
+use play::{Happening, Setup};
 
 fn millis(u: &mut Unstructured, most: u64) -> Result<Duration> {
     u.int_in_range(0..=most).map(Duration::from_millis)
@@ -62,32 +62,44 @@ fn sample(u: &mut Unstructured) -> Result<(Sample, Option<u64>)> {
 }
 
 fn happening(u: &mut Unstructured) -> Result<Happening> {
-    Ok(match u.int_in_range(0..=15)? {
+    let service = u.int_in_range(0..=4usize)?;
+    Ok(match u.int_in_range(0..=18)? {
         0 => Happening::Flushed,
         1 => Happening::Gone,
         2 => Happening::Interrupt,
-        3 => Happening::MainEnded(u.arbitrary()?),
-        4 | 5 => Happening::Stop,
-        6 => Happening::Told(u.arbitrary()?),
-        7 => Happening::Traffic(None),
-        8 => Happening::Refused,
-        9 => Happening::KeepAlive(*u.choose(&[Way::Close, Way::Fewest, Way::OwnStop, Way::Wait])?),
+        3 | 4 => Happening::Ended(service, *u.choose(&[0, 3, 143])?, u.ratio(1, 4)?),
+        5 | 6 => Happening::Stop,
+        7 => Happening::StopSent(service, u.arbitrary()?),
+        8 => Happening::Traffic(None),
+        9 => Happening::Refused,
+        10 => Happening::KeepAlive(*u.choose(&[Way::Close, Way::Fewest, Way::OwnStop, Way::Wait])?),
+        11 => Happening::Leftovers(service, u.arbitrary()?),
+        12 => Happening::Reaped,
+        13 => Happening::OnStopEnded,
         _ => Happening::Traffic(Some(sample(u)?)),
     })
 }
 
 fn play(u: &mut Unstructured) -> Result<()> {
-    let timing = timing(u)?;
+    let setup = Setup {
+        timing: timing(u)?,
+        companions: (0..u.int_in_range(0..=4)?).map(|_| u.arbitrary()).collect::<Result<_>>()?,
+        starting: u.ratio(1, 4)?,
+        on_stop: u.arbitrary()?,
+    };
     let latest = *u.choose(&[0, 0, 10, 5000])?;
     let late = millis(u, latest)?;
     let mut happenings = Vec::new();
     while !u.is_empty() && happenings.len() < 200 {
-        let pause = *u.choose(&[0, 1, 100, 4000, timing.grace.as_millis() as u64])?;
+        let pause = *u.choose(&[0, 1, 100, 4000, setup.timing.grace.as_millis() as u64])?;
         happenings.push((u.int_in_range(0..=pause)?, happening(u)?));
     }
-    play::it_always_ends_in_time(&timing, &happenings, late);
-    play::the_app_is_told_once_and_not_too_soon(&timing, &happenings, late);
-    play::these_change_nothing(&timing, &happenings, late);
+    play::it_always_ends_in_time(&setup, &happenings, late);
+    play::stop_signals_are_sent_once_and_not_too_soon(&setup, &happenings, late);
+    play::services_are_stopped_in_order(&setup, &happenings, late);
+    play::the_exit_code_is_the_first_cause_s(&setup, &happenings, late);
+    play::these_change_nothing(&setup, &happenings, late);
+    play::int_hurries(&setup, &happenings);
     Ok(())
 }
 

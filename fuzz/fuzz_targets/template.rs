@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use lameduck::core::template;
+use lameduck::core::start::template;
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/size/properties.rs"]

@@ -1,13 +1,13 @@
 //! Single values of options: durations, signals, ports, peers, URLs. What is read can be written, and is then read as the same.
 #![no_main]
 
-use lameduck::core::line::Format;
-use lameduck::core::network::Network;
-use lameduck::core::question::Question;
+use lameduck::core::output::line::Format;
+use lameduck::core::traffic::network::Network;
+use lameduck::core::traffic::question::Question;
 use lameduck::core::signals::{Rewrite, Signal};
 use lameduck::core::spelling;
 use lameduck::core::time::{Show, parse_duration};
-use lameduck::core::url::{self, Target, Url};
+use lameduck::core::start::url::{self, Target, Url};
 use libfuzzer_sys::fuzz_target;
 
 fn duration(text: &str) {

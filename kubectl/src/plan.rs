@@ -59,7 +59,7 @@ fn of_container(workload: &Workload<'_>, container: &Container<'_>) -> String {
             }
         }
         None => {
-            let told = Show(timing.until_told());
+            let told = Show(timing.until_sent());
             let _ = writeln!(
                 text,
                 "    waits at least {}, at most {told}; then the app has until {}",

@@ -1,6 +1,6 @@
 //! lameduck in a container as its manifest shows it, and what it would decide there.
 
-use lameduck::core::quantity;
+use lameduck::core::size::quantity;
 use lameduck::foresee::{self, Foreseen};
 
 use crate::manifest::{Container, Workload, base_name};

@@ -1,15 +1,17 @@
 //! What was typed, and what it means: one field per option, its doc is its help.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use hyper::http::uri::PathAndQuery;
 use lameduck::core::signals::Signal;
+use lameduck::core::start::url::Url;
 use lameduck::core::time::parse_duration;
-use lameduck::core::url::Url;
 
 use crate::Refused;
 use crate::contender::Contender;
@@ -22,19 +24,22 @@ use crate::legacy;
 #[command(
     name = "lameduck-rehearse",
     override_usage = "lameduck-rehearse [OPTIONS] [--url URL -- COMMAND [ARG]...]\n       \
-                      lameduck-rehearse [OPTIONS] --url URL --image IMAGE [-- ARG...]",
+                      lameduck-rehearse [OPTIONS] --url URL --image IMAGE [-- ARG...]\n       \
+                      lameduck-rehearse [OPTIONS] --url URL --rollout NAMESPACE/KIND/NAME",
     disable_help_flag = true,
     disable_version_flag = true,
     after_help = "Exit codes: 0 the last contender lost nothing (or not more than --max-lost); 1 it lost more; 2 nothing could be \
-                  judged; 64 usage; 69 the server never became ready, or something needed is not there; 70 internal.\n\n\
+                  judged; 64 usage; 69 the server never became ready, the rollout was not complete by --deadline, or something needed is not there; 70 \
+                  internal; 130 interrupted before the load, or twice.\n\n\
                   Examples:\n  \
                   lameduck-rehearse\n  \
                   lameduck-rehearse --url http://127.0.0.1:8080/ -- gunicorn --bind 127.0.0.1:8080 app:app\n  \
                   lameduck-rehearse --url http://127.0.0.1/ --image nginx --against none,sleep:15,lameduck\n  \
-                  lameduck-rehearse --rounds 20 --chaos --html report.html"
+                  lameduck-rehearse --rounds 20 --chaos --html report.html\n  \
+                  lameduck-rehearse --rollout shop/deployment/web --url http://web.shop.svc/"
 )]
 pub struct Args {
-    /// What clients ask for. The server listens on this machine, mostly on 127.0.0.1
+    /// What clients ask for. The server listens on this machine, mostly on 127.0.0.1; with --rollout it is anywhere
     #[arg(long, value_name = "URL", help_heading = "The server")]
     pub url: Option<String>,
 
@@ -65,6 +70,30 @@ pub struct Args {
     /// Show what it writes
     #[arg(long, help_heading = "The server")]
     pub verbose: bool,
+
+    /// Restart this workload of a cluster as `kubectl rollout restart` does, and ask --url meanwhile: a Service, an ingress. KIND is
+    /// deployment, statefulset or daemonset. The cluster is that of the kubeconfig, or the one that we run in
+    #[arg(
+        long,
+        value_name = "NAMESPACE/KIND/NAME",
+        help_heading = "The cluster",
+        conflicts_with_all = ["command", "image", "engine", "run_option", "lameduck", "network", "start_timeout", "verbose", "against",
+            "propagate", "grace_period", "stop_signal", "probe_period", "rounds", "chaos"]
+    )]
+    pub rollout: Option<String>,
+
+    /// With --rollout: delete this pod instead, or any one
+    #[arg(long, value_name = "POD|any", help_heading = "The cluster", conflicts_with = "drain_node")]
+    pub delete_pod: Option<String>,
+
+    /// With --rollout: evict the workload's pods from this node instead, as its disruption budget allows. Other workloads stay, and the
+    /// node stays schedulable
+    #[arg(long, value_name = "NODE", help_heading = "The cluster")]
+    pub drain_node: Option<String>,
+
+    /// With --rollout: give up when it is not complete by then [default: 10m]
+    #[arg(long, value_name = "DURATION", help_heading = "The cluster")]
+    pub deadline: Option<String>,
 
     /// Who is PID 1: none, tini, dumb-init, sleep:15 (none, with a preStop sleep), lameduck, "lameduck --delay 3s". Repeatable, or
     /// a list with commas; the last one is judged [default: none,sleep:5,lameduck; embedded server: none,sleep:2,lameduck --delay 2s]
@@ -110,8 +139,8 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "The clients")]
     pub timeout: String,
 
-    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half [default: 3s;
-    /// embedded server: 1500ms]
+    /// Time under load before the pod is deleted, on average: the moment is random, from half of it to one and a half. With --rollout as
+    /// long again after its end [default: 3s; embedded server: 1500ms]
     #[arg(long, value_name = "DURATION", help_heading = "The kubelet")]
     pub load_for: Option<String>,
 
@@ -227,10 +256,19 @@ const AGAINST: [&str; 2] = ["none,sleep:5,lameduck", "none,sleep:2,lameduck --de
 const PINNED: [&str; 2] = ["8", "20"];
 const PROPAGATE: [&str; 2] = ["2s..6s", "1s..4s"];
 const LOAD_FOR: [&str; 2] = ["3s", "1500ms"];
+const DEADLINE: &str = "10m";
+/// What may be typed.
+const RATE: RangeInclusive<f64> = 0.1..=50_000.0;
+const CLIENTS: RangeInclusive<usize> = 1..=1000;
+const CONNECTIONS: RangeInclusive<usize> = 0..=10_000;
 
 /// `random` is the seed if none was typed.
 pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     let usage = Refused::usage;
+    let of_a_cluster = [("--delete-pod", &args.delete_pod), ("--drain-node", &args.drain_node), ("--deadline", &args.deadline)];
+    if let Some((option, _)) = of_a_cluster.iter().find(|(_, given)| given.is_some()) {
+        return Err(usage(format!("cannot use {option} alone: of which workload? Add --rollout NAMESPACE/KIND/NAME")));
+    }
     let server = match (&args.image, &args.command[..]) {
         (Some(image), command) => Server::Image { image: image.clone(), command: command.to_vec() },
         (None, []) => Server::Embedded,
@@ -257,16 +295,8 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
             url.authority
         ))
     })?;
-    let path = |option: &str, given: &Option<String>, own: &str| match given {
-        None => Ok(embedded.then(|| own.to_owned())),
-        Some(text) if text.starts_with('/') => Ok(Some(self::url(option, &format!("http://{}{text}", url.authority))?.path)),
-        Some(text) => {
-            let other = self::url(option, text)?;
-            if (&other.host, other.port) != (&url.host, url.port) {
-                return Err(usage(format!("cannot use {option} {text}: it is another server than --url's; give a path")));
-            }
-            Ok(Some(other.path))
-        }
+    let path = |option: &str, given: &Option<String>, own: &str| {
+        Ok(path(option, given.as_deref(), &url)?.or_else(|| embedded.then(|| own.to_owned())))
     };
     let contenders = args.against.iter().map(|text| Contender::parse_list(text)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     let mut contenders = contenders.concat();
@@ -286,10 +316,10 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
             "host" => false,
             other => return Err(usage(format!("cannot read --network {other}: it is own or host"))),
         },
-        rate: number("--rate", &args.rate, 0.1..=50_000.0)?,
-        clients: number("--clients", &args.clients, 1..=1000)?,
-        connections: number("--connections", &args.connections, 0..=10_000)?,
-        pinned: number("--pinned", args.pinned.as_deref().unwrap_or(PINNED[own]), 0..=10_000)?,
+        rate: number("--rate", &args.rate, RATE)?,
+        clients: number("--clients", &args.clients, CLIENTS)?,
+        connections: number("--connections", &args.connections, CONNECTIONS)?,
+        pinned: number("--pinned", args.pinned.as_deref().unwrap_or(PINNED[own]), CONNECTIONS)?,
         propagation: Propagation::parse(args.propagate.as_deref().unwrap_or(PROPAGATE[own])).map_err(usage)?,
         timeout: duration("--timeout", &args.timeout)?,
         load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(LOAD_FOR[own]))?,
@@ -310,6 +340,140 @@ pub fn plan(args: &Args, random: u64) -> Result<Plan, Refused> {
     Ok(plan)
 }
 
+/// A kind of workload that can be restarted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+}
+
+impl Kind {
+    /// As kubectl takes it.
+    fn parse(text: &str) -> Option<Kind> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "deployment" | "deployments" | "deploy" => Kind::Deployment,
+            "statefulset" | "statefulsets" | "sts" => Kind::StatefulSet,
+            "daemonset" | "daemonsets" | "ds" => Kind::DaemonSet,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Deployment => "deployment",
+            Kind::StatefulSet => "statefulset",
+            Kind::DaemonSet => "daemonset",
+        })
+    }
+}
+
+/// Which workload of a cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Workload {
+    pub namespace: String,
+    pub kind: Kind,
+    pub name: String,
+}
+
+impl Workload {
+    fn parse(text: &str) -> Result<Workload, Refused> {
+        let cannot = |why: &str| Refused::usage(format!("cannot read --rollout {text}: {why}; try shop/deployment/web"));
+        let parts: Vec<&str> = text.split('/').collect();
+        let [namespace, kind, name] = parts[..] else { return Err(cannot("it is not NAMESPACE/KIND/NAME")) };
+        let kind = Kind::parse(kind).ok_or_else(|| cannot("KIND is deployment, statefulset or daemonset"))?;
+        let is_name =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        if !is_name(namespace) || !is_name(name) {
+            return Err(cannot("a name has letters, digits, - and ."));
+        }
+        Ok(Workload { namespace: namespace.to_owned(), kind, name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.kind, self.name)
+    }
+}
+
+/// How its pods come to their end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Death {
+    Restart,
+    /// This one, or `any`.
+    DeletePod(String),
+    /// Evicted from this node.
+    DrainNode(String),
+}
+
+/// A rehearsal in a cluster.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    pub workload: Workload,
+    pub death: Death,
+    pub url: Url,
+    pub slow: Option<String>,
+    pub upload: Option<String>,
+    pub stream: Option<String>,
+    pub rate: f64,
+    pub clients: usize,
+    pub connections: usize,
+    pub pinned: usize,
+    pub timeout: Duration,
+    pub load_for: Duration,
+    pub deadline: Duration,
+    pub seed: u64,
+    pub max_lost: u64,
+}
+
+/// None: no cluster is meant. `random` is the seed if none was typed.
+pub fn rollout(args: &Args, random: u64) -> Result<Option<Rollout>, Refused> {
+    let Some(workload) = &args.rollout else { return Ok(None) };
+    let Some(url) = &args.url else {
+        return Err(Refused::usage(
+            "cannot rehearse a rollout without --url: what should clients ask for? Try --url http://web.shop.svc/".to_owned(),
+        ));
+    };
+    let url = self::url("--url", url)?;
+    Ok(Some(Rollout {
+        workload: Workload::parse(workload)?,
+        death: match (&args.delete_pod, &args.drain_node) {
+            (Some(pod), _) => Death::DeletePod(pod.clone()),
+            (_, Some(node)) => Death::DrainNode(node.clone()),
+            (None, None) => Death::Restart,
+        },
+        slow: path("--slow-url", args.slow_url.as_deref(), &url)?,
+        upload: path("--upload-url", args.upload_url.as_deref(), &url)?,
+        stream: path("--stream-url", args.stream_url.as_deref(), &url)?,
+        rate: number("--rate", &args.rate, RATE)?,
+        clients: number("--clients", &args.clients, CLIENTS)?,
+        connections: number("--connections", &args.connections, CONNECTIONS)?,
+        pinned: number("--pinned", args.pinned.as_deref().unwrap_or(PINNED[0]), CONNECTIONS)?,
+        timeout: duration("--timeout", &args.timeout)?,
+        load_for: duration("--load-for", args.load_for.as_deref().unwrap_or(LOAD_FOR[0]))?,
+        deadline: duration("--deadline", args.deadline.as_deref().unwrap_or(DEADLINE))?,
+        seed: args.seed.as_deref().map_or(Ok(random), |text| number("--seed", text, 0..=u64::MAX))?,
+        max_lost: number("--max-lost", &args.max_lost, 0..=u64::MAX)?,
+        url,
+    }))
+}
+
+/// The path of another URL of the same server, or a path alone.
+fn path(option: &str, given: Option<&str>, url: &Url) -> Result<Option<String>, Refused> {
+    let Some(text) = given else { return Ok(None) };
+    if text.starts_with('/') {
+        return Ok(Some(self::url(option, &format!("http://{}{text}", url.authority))?.path));
+    }
+    let other = self::url(option, text)?;
+    if (&other.host, other.port) != (&url.host, url.port) {
+        return Err(Refused::usage(format!("cannot use {option} {text}: it is another server than --url's; give a path")));
+    }
+    Ok(Some(other.path))
+}
+
 fn url(option: &str, text: &str) -> Result<Url, Refused> {
     let url = Url::parse(text);
     let url = url.map_err(|why| Refused::usage(format!("cannot read {option} {text}: {why}; try http://127.0.0.1:8080/")))?;
@@ -327,9 +491,9 @@ fn signal(text: &str) -> Result<Signal, Refused> {
     Signal::parse(text).map_err(|why| Refused::usage(format!("cannot read --stop-signal {text}: {why}")))
 }
 
-fn number<T>(option: &str, text: &str, range: std::ops::RangeInclusive<T>) -> Result<T, Refused>
+fn number<T>(option: &str, text: &str, range: RangeInclusive<T>) -> Result<T, Refused>
 where
-    T: PartialOrd + std::fmt::Display + std::str::FromStr,
+    T: PartialOrd + fmt::Display + std::str::FromStr,
 {
     text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
         Refused::usage(format!("cannot read {option} {text}: not a number from {} to {}", range.start(), range.end()))
@@ -422,11 +586,55 @@ mod tests {
             (&["--probe-period", "0"], "a kubelet's is 1s"),
             (&["--nonsense"], "--nonsense"),
             (&["--seed", "1", "--seed", "2"], "--seed"),
+            (&["--delete-pod", "any"], "cannot use --delete-pod alone"),
+            (&["--deadline", "1m"], "Add --rollout"),
         ] {
             let refused = read(words).unwrap_err();
             assert_eq!(refused.code, 64);
             assert!(refused.message.contains(part) && refused.message.starts_with("cannot "), "{}", refused.message);
             assert!(!refused.message.contains('\n'), "{}", refused.message);
+        }
+    }
+
+    fn rollout_of(words: &[&str]) -> Result<Rollout, Refused> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        rollout(&parse(&words)?, 42).map(|rollout| rollout.expect("a cluster is meant"))
+    }
+
+    #[test]
+    fn a_rollout_is_of_a_workload_and_its_service() {
+        let plan =
+            rollout_of(&["--rollout", "shop/deploy/web", "--url", "http://web.shop.svc/x", "--slow-url", "/slow"]).unwrap();
+        assert_eq!((plan.workload.to_string().as_str(), plan.death), ("shop/deployment/web", Death::Restart));
+        assert_eq!((plan.url.path.as_str(), plan.slow.as_deref()), ("/x", Some("/slow")));
+        assert_eq!((plan.deadline.as_secs(), plan.load_for.as_secs(), plan.pinned, plan.seed), (600, 3, 8, 42));
+        let death = |words: &[&str]| {
+            rollout_of(&[&["--rollout", "a/StatefulSets/b", "--url", "http://b/"], words].concat()).map(|plan| plan.death)
+        };
+        assert_eq!(death(&["--delete-pod", "b-0"]).unwrap(), Death::DeletePod("b-0".to_owned()));
+        assert_eq!(death(&["--drain-node", "n1"]).unwrap(), Death::DrainNode("n1".to_owned()));
+        assert!(death(&["--drain-node", "n1", "--delete-pod", "any"]).is_err());
+        let words: Vec<OsString> = Vec::new();
+        assert!(rollout(&parse(&words).unwrap(), 42).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_rollout_that_makes_no_sense_is_usage_in_one_line() {
+        let here = ["--url", "http://web/"];
+        for (words, part) in [
+            (&["--rollout", "a/deployment/b"][..], "a rollout without --url"),
+            (&[&["--rollout", "deployment/b"], &here[..]].concat(), "it is not NAMESPACE/KIND/NAME"),
+            (&[&["--rollout", "a/pod/b"], &here[..]].concat(), "KIND is deployment, statefulset or daemonset"),
+            (&[&["--rollout", "a/deployment/"], &here[..]].concat(), "a name has letters"),
+            (&["--rollout", "a/deployment/b", "--url", "https://web/"], "not a plain http:// URL"),
+            (&[&["--rollout", "a/deployment/b", "--deadline", "soon"], &here[..]].concat(), "cannot read --deadline soon"),
+            (&[&["--rollout", "a/deployment/b", "--image", "x"], &here[..]].concat(), "cannot be used with"),
+            (&[&["--rollout", "a/deployment/b", "--chaos"], &here[..]].concat(), "cannot be used with"),
+            (&[&["--rollout", "a/deployment/b"], &here[..], &["--", "server"]].concat(), "cannot be used with"),
+        ] {
+            let refused = rollout_of(words).map(|plan| plan.workload).unwrap_err();
+            assert!(refused.code == 64 && refused.message.contains(part), "{}", refused.message);
+            assert!(refused.message.starts_with("cannot ") && !refused.message.contains('\n'), "{}", refused.message);
         }
     }
 }

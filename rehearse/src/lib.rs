@@ -15,6 +15,7 @@ mod load;
 mod pod;
 mod rehearsal;
 mod report;
+mod rollout;
 mod round;
 mod sandbox;
 mod verdict;

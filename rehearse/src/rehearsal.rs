@@ -13,9 +13,10 @@ use fastrand::Rng;
 
 use crate::cast::Cast;
 use crate::chaos::Chaos;
-use crate::cli::{self, Plan};
+use crate::cli::{self, Args, Plan};
 use crate::contender::typed;
 use crate::report::{self, Column, End, Report, Round, Settings, Verdict};
+use crate::rollout;
 use crate::round::{Scene, Word};
 use crate::{Refused, STAGE};
 
@@ -35,11 +36,15 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
         return Ok(ExitCode::SUCCESS);
     }
     // Short enough to be typed again.
-    let plan = cli::plan(&args, fastrand::u64(1..1_000_000))?;
-    // Now, rather than after minutes.
-    for path in args.json.iter().chain(&args.html) {
-        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| cannot_write(path, &error))?;
+    let random = fastrand::u64(1..1_000_000);
+    if let Some(plan) = cli::rollout(&args, random)? {
+        try_to_write(&args)?;
+        let (report, incomplete) = rollout::rehearse(&plan, words)?;
+        let code = publish(&report, &args)?;
+        return incomplete.map_or(Ok(code), Err);
     }
+    let plan = cli::plan(&args, random)?;
+    try_to_write(&args)?;
     let cast = Cast::of(&plan, &args)?;
     let mut columns: Vec<Column> =
         plan.contenders.iter().map(|contender| Column { name: contender.name(), rounds: Vec::new(), worst: 0 }).collect();
@@ -57,16 +62,28 @@ pub fn rehearse(words: &[OsString]) -> Result<ExitCode, Refused> {
     for column in &mut columns {
         column.worst = worst(&column.rounds);
     }
-    let report = report(&plan, &cast, words, columns);
-    print!("{}", report::table::draw(&report));
-    print!("{}", report::timeline::draw(&report));
+    publish(&report(&plan, &cast, words, columns), &args)
+}
+
+/// Now, rather than after minutes.
+fn try_to_write(args: &Args) -> Result<(), Refused> {
+    for path in args.json.iter().chain(&args.html) {
+        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| cannot_write(path, &error))?;
+    }
+    Ok(())
+}
+
+/// Prints and writes it; the exit code that it means.
+fn publish(report: &Report, args: &Args) -> Result<ExitCode, Refused> {
+    print!("{}", report::table::draw(report));
+    print!("{}", report::timeline::draw(report));
     if let Some(path) = &args.json {
         let text =
-            serde_json::to_string_pretty(&report).map_err(|error| Refused::internal(format!("cannot write JSON: {error}")))?;
+            serde_json::to_string_pretty(report).map_err(|error| Refused::internal(format!("cannot write JSON: {error}")))?;
         write(path, &(text + "\n"))?;
     }
     if let Some(path) = &args.html {
-        write(path, &report::html::draw(&report))?;
+        write(path, &report::html::draw(report))?;
     }
     Ok(match report.verdict.end() {
         End::Passed => ExitCode::SUCCESS,
@@ -206,11 +223,12 @@ fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) ->
             clients: plan.clients,
             connections: plan.connections,
             pinned: plan.pinned,
-            propagate_ms: [plan.propagation.first, plan.propagation.last].map(|at| at.as_millis() as u64),
+            propagate_ms: Some([plan.propagation.first, plan.propagation.last].map(|at| at.as_millis() as u64)),
             grace_period_ms: plan.grace.as_millis() as u64,
-            stop_signal: cast.stop_signal.to_string(),
+            stop_signal: Some(cast.stop_signal.to_string()),
             timeout_ms: plan.timeout.as_millis() as u64,
             max_lost: plan.max_lost,
+            rollout: None,
         },
         verdict: verdict(&columns, plan.max_lost),
         contenders: columns,
@@ -218,24 +236,24 @@ fn report(plan: &Plan, cast: &Cast, words: &[OsString], columns: Vec<Column>) ->
 }
 
 /// A line that is written over, on a terminal; elsewhere, one line for each contender that is done.
-struct Progress {
+pub struct Progress {
     terminal: bool,
     began: Instant,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    pub fn new() -> Progress {
         Progress { terminal: std::io::stderr().is_terminal(), began: Instant::now() }
     }
 
-    fn show(&mut self, label: &str, doing: &str, answered: u64, lost: u64) {
+    pub fn show(&mut self, label: &str, doing: &str, answered: u64, lost: u64) {
         if self.terminal {
             let seconds = self.began.elapsed().as_secs_f64();
             eprint!("\r\x1b[K{seconds:5.1} s  {label}: {doing}, {answered} answered, {lost} lost");
         }
     }
 
-    fn done(&mut self, label: &str, round: &Round) {
+    pub fn done(&mut self, label: &str, round: &Round) {
         self.clear();
         let chaos = round.chaos.as_ref().map_or(String::new(), |chaos| format!(" ({chaos})"));
         eprintln!("{label}: {} answered, {} lost{chaos}", round.tally.answered, round.tally.lost.total());

@@ -230,6 +230,7 @@ async fn play(scene: Scene, descriptors: sandbox::Descriptors, mut neighbours: O
         kept,
         events: events(&diary, t0),
         lameduck: scene.contender.is_lameduck(),
+        zero: None,
         notes: Vec::new(),
     }))
 }

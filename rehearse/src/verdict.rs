@@ -27,11 +27,13 @@ pub struct Seen {
     pub kept: Vec<Turn>,
     pub events: Vec<Event>,
     pub lameduck: bool,
+    /// What happened at the moment zero, if it was not a deletion.
+    pub zero: Option<String>,
     pub notes: Vec<String>,
 }
 
 pub fn judge(seen: Seen) -> Round {
-    let Seen { seed, chaos, excused, load_began_ms, records, kept, mut events, lameduck, mut notes } = seen;
+    let Seen { seed, chaos, excused, load_began_ms, records, kept, mut events, lameduck, zero, mut notes } = seen;
     let at = |moment: Duration| (load_began_ms + moment.as_secs_f64() * 1e3).round() as Millis;
     let sent: Vec<&Record> = records.iter().filter(|record| record.outcome != Outcome::Unsent).collect();
 
@@ -64,7 +66,8 @@ pub fn judge(seen: Seen) -> Round {
         ));
     }
     if lost_before_stop > 0 {
-        notes.push(format!("{lost_before_stop} were lost before the pod was deleted: this is no matter of stopping"));
+        let zero = zero.as_deref().unwrap_or("the pod was deleted");
+        notes.push(format!("{lost_before_stop} were lost before {zero}: this is no matter of stopping"));
     }
     if events.iter().any(|event| event.what == What::Exited && event.at_ms < 0) {
         notes.push("PID 1 ended before anybody told it to".to_owned());
@@ -88,12 +91,15 @@ pub fn judge(seen: Seen) -> Round {
         client,
         kept: counts(kept, at),
         bins: bins(&sent, at),
+        pods: Vec::new(),
+        losses: Vec::new(),
         events,
         notes,
     }
 }
 
-fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
+/// Adds one request to its count.
+pub fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
     *match outcome {
         Outcome::Answered => answered,
         Outcome::Refused => &mut lost.refused,
@@ -106,7 +112,7 @@ fn count(outcome: Outcome, answered: &mut u64, lost: &mut Lost) {
     } += 1;
 }
 
-fn is_lost(outcome: Outcome) -> bool {
+pub fn is_lost(outcome: Outcome) -> bool {
     !matches!(outcome, Outcome::Answered | Outcome::Elsewhere | Outcome::Unsent)
 }
 

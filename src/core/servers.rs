@@ -188,7 +188,20 @@ const INTERPRETERS: &[(&str, &[&str])] = &[
 /// `python -m` and entrypoint scripts. A known name that is merely an argument of something else does not count.
 pub fn recognise<S: AsRef<str>>(words: &[S]) -> Option<&'static Server> {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-    recognise_words(&words, 0)
+    first(&words, &mut known, 0)
+}
+
+/// The names of all programs that a command's words lead to, past the same: `ruby` and `puma` in `env A=1 ruby /usr/bin/puma`, both `node`
+/// and `java` in `sh -c 'node a.js & java -jar b.jar'`. Shells and wrappers are among them. Without path and version.
+pub fn programs<S: AsRef<str>>(words: &[S]) -> Vec<String> {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    let mut names = Vec::new();
+    let mut collect = |name: &str, _: &[&str]| {
+        names.push(name.to_owned());
+        None
+    };
+    first(&words, &mut collect, 0);
+    names
 }
 
 /// As `recognise`, for a running process's command line as /proc shows it, words ended by NUL. A title that a server gave itself is
@@ -196,9 +209,9 @@ pub fn recognise<S: AsRef<str>>(words: &[S]) -> Option<&'static Server> {
 pub fn recognise_running(command_line: &str) -> Option<&'static Server> {
     let line = command_line.trim_end_matches('\0');
     if line.contains('\0') {
-        recognise_words(&line.split('\0').collect::<Vec<_>>(), 0)
+        first(&line.split('\0').collect::<Vec<_>>(), &mut known, 0)
     } else {
-        recognise_words(&line.split_whitespace().collect::<Vec<_>>(), 0)
+        first(&line.split_whitespace().collect::<Vec<_>>(), &mut known, 0)
     }
 }
 
@@ -218,20 +231,27 @@ pub fn may_stop_on(command_line: &str, signal: Signal) -> bool {
     servers.any(|server| server.programs.iter().any(|program| command_line.contains(program)))
 }
 
-fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
+/// The server of this name with these arguments.
+fn known(name: &str, arguments: &[&str]) -> Option<&'static Server> {
+    let name = if is_busybox_httpd(name, arguments) { "busybox-httpd" } else { name };
+    KNOWN.iter().find(|server| server.programs.contains(&name))
+}
+
+/// What a program's name, without path and version, and its arguments say.
+type Look<'a> = &'a mut dyn FnMut(&str, &[&str]) -> Option<&'static Server>;
+
+/// Looks at each program that the words lead to, in their order, until one is what is looked for.
+fn first(mut words: &[&str], look: Look, depth: u8) -> Option<&'static Server> {
     // Nobody nests deeper; a command made to recurse must not.
     if depth > 8 {
         return None;
     }
-    let (first, rest) = words.split_first()?;
-    if assignment(first) {
-        return recognise_words(rest, depth + 1);
+    let (word, rest) = words.split_first()?;
+    if assignment(word) {
+        return first(rest, look, depth + 1);
     }
-    let name = program(first);
-    if is_busybox_httpd(name, rest) {
-        return KNOWN.iter().find(|server| server.programs.contains(&"busybox-httpd"));
-    }
-    if let Some(server) = KNOWN.iter().find(|server| server.programs.contains(&name)) {
+    let name = program(word);
+    if let Some(server) = look(name, rest) {
         return Some(server);
     }
     if SHELLS.contains(&name) {
@@ -239,22 +259,22 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         let command_option = rest[..script].iter().any(|word| !word.starts_with("--") && word.contains('c'));
         if !command_option {
             // A script, which by custom runs what its arguments say.
-            return recognise_words(&rest[script..], depth + 1).or_else(|| recognise_words(rest.get(script + 1..)?, depth + 1));
+            return first(&rest[script..], look, depth + 1).or_else(|| first(rest.get(script + 1..)?, look, depth + 1));
         }
         return rest[script]
             .split(['\n', ';', '&', '|'])
             .find_map(|part| {
                 let part: Vec<&str> = part.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
-                recognise_words(&part, depth + 1)
+                first(&part, look, depth + 1)
             })
-            .or_else(|| recognise_words(rest.get(script + 2..)?, depth + 1));
+            .or_else(|| first(rest.get(script + 2..)?, look, depth + 1));
     }
     if let Some((_, valued)) = INTERPRETERS.iter().find(|(interpreter, _)| *interpreter == name) {
         words = past_options(rest, valued, &["-m"]);
-        return recognise_words(words.strip_prefix(&["-m"]).unwrap_or(words), depth + 1);
+        return first(words.strip_prefix(&["-m"]).unwrap_or(words), look, depth + 1);
     }
     if USER_SWITCHES.contains(&name) {
-        return recognise_words(rest.get(1..)?, depth + 1);
+        return first(rest.get(1..)?, look, depth + 1);
     }
     if let Some((_, valued)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == name) {
         words = past_options(rest, valued, &[]);
@@ -264,12 +284,12 @@ fn recognise_words(mut words: &[&str], depth: u8) -> Option<&'static Server> {
         {
             words = past_options(after, &[], &[]);
         }
-        return recognise_words(words, depth + 1);
+        return first(words, look, depth + 1);
     }
     let entrypoint_script =
-        first.contains("entrypoint") || first.ends_with(".sh") || matches!(name, "cd" | "init" | "start" | "run");
+        word.contains("entrypoint") || word.ends_with(".sh") || matches!(name, "cd" | "init" | "start" | "run");
     if entrypoint_script {
-        return recognise_words(past_options(rest, &[], &[]), depth + 1);
+        return first(past_options(rest, &[], &[]), look, depth + 1);
     }
     None
 }
@@ -367,6 +387,20 @@ mod tests {
         ];
         for (words, server) in cases {
             assert_eq!(name(words), *server, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn all_programs_that_a_command_leads_to() {
+        for (words, names) in [
+            (&["/usr/bin/ruby3.1", "-I", "x", "/usr/local/bin/puma"][..], &["ruby", "puma"][..]),
+            (&["env", "A=1", "node", "app.js", "java"], &["env", "node"]),
+            (&["sh", "-c", "node a.js & exec java -jar b.jar"], &["sh", "node", "exec", "java"]),
+            (&["bundle", "exec", "rails", "server"], &["bundle", "rails"]),
+            (&["/entrypoint.sh", "./app", "--node"], &["entrypoint.sh", "app"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(programs(words), names, "{words:?}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! What only the machine knows, looked up by a thread when somebody asks: processes, memory, CPU, and sockets while the loop does not watch
-//! them itself.
+//! Figures that must be read from the machine, by a thread, when somebody asks: processes, memory, CPU, and sockets while the loop does not
+//! watch them itself.
 
 use std::time::Duration;
 
@@ -7,37 +7,37 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::Now;
-use crate::app::{self, Target};
+use crate::core::output::snapshot::{AppFigures, Snapshot};
 use crate::core::servers::Server;
-use crate::core::snapshot::{AppFigures, Snapshot};
 use crate::core::time::Uptime;
 use crate::core::traffic::Sample;
 use crate::core::traffic::verdict::Rules;
 use crate::plan::Plan;
+use crate::services::{self, Target};
 use crate::sys::proc;
 use crate::traffic::{self, Family, Traffic, Watch};
 
-/// Questions that come this soon after a look share it.
+/// Questions that come within this time after a look share its result.
 const FRESH: Duration = Duration::from_millis(250);
-/// A look that takes longer is given up: questions are answered without it.
+/// A look that takes longer is given up: questions are then answered without it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Looks that were given up and may come back yet. With so many no other is begun.
+/// How many looks may be given up and still run. While there are this many, no other one begins.
 const MOST_LOST: usize = 2;
 
-/// What a thread has found, or that it has had its time.
+/// What a thread has found, or that its time is up.
 #[derive(Debug)]
 pub struct Found {
     number: u64,
-    /// None: not in time.
+    /// None: its time was up.
     look: Option<Box<Look>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Look {
-    /// None: nobody could look.
-    app: Option<AppFigures>,
+    /// The figures of each service. Empty: they could not be read.
+    services: Vec<AppFigures>,
     target: Option<Target>,
-    /// None: the loop watches, and knows more.
+    /// None: the loop watches the sockets itself.
     traffic: Option<Traffics>,
 }
 
@@ -54,7 +54,7 @@ pub struct Figures {
     server: Option<&'static Server>,
     sender: UnboundedSender<Found>,
     found: UnboundedReceiver<Found>,
-    /// The look that is being taken, counted, and what ends its time.
+    /// The number of the look that is being taken, and the timer that ends it.
     looking: Option<(u64, AbortHandle)>,
     looks: u64,
     lost: usize,
@@ -67,7 +67,7 @@ impl Figures {
         Figures {
             rules: plan.rules.clone(),
             ports: plan.ports.clone(),
-            server: plan.server,
+            server: plan.main().server,
             sender,
             found,
             looking: None,
@@ -99,17 +99,17 @@ impl Figures {
         let (number, sender) = (self.looks, self.sender.clone());
         let (rules, ports, server) = (self.rules.clone(), self.ports.clone(), self.server);
         let started = std::thread::Builder::new().spawn(move || {
-            let target = now.main.map(|main| app::target(main, server));
-            let app = Some(proc::figures(target.map(|target| target.pid)));
-            let traffic = (!now.watched && now.main.is_some()).then(|| {
+            let target = now.main().map(|main| services::target(main, server));
+            let services = proc::figures(&now.processes, target.map(|target| target.pid));
+            let traffic = (!now.watched && now.main().is_some()).then(|| {
                 let traffic::Found { listening, source, sample } =
                     Traffic::look_once(Watch::plain(rules, &ports, Family::Descendants));
                 Traffics { listening, source, sample }
             });
-            let _ = sender.send(Found { number, look: Some(Box::new(Look { app, target, traffic })) });
+            let _ = sender.send(Found { number, look: Some(Box::new(Look { services, target, traffic })) });
         });
         if started.is_err() {
-            // No thread to be had: then without these figures.
+            // No thread could be started: the answer has no such figures.
             self.latest = None;
             return false;
         }
@@ -122,18 +122,17 @@ impl Figures {
         true
     }
 
-    /// True: whoever waits can be answered.
+    /// Takes the result of a look. True: those who wait for it can be answered.
     pub fn found(&mut self, now: Uptime, found: Found) -> bool {
         let is_present = self.looking.as_ref().is_some_and(|(number, _)| *number == found.number);
         match found.look {
             Some(mut look) if is_present => {
-                // Who was reaped meanwhile is missing from both sums: a counter does not go back.
-                if let (Some(app), Some((_, Look { app: Some(last), .. }))) = (&mut look.app, &self.latest) {
-                    app.cpu = app.cpu.max(last.cpu);
-                }
+                // Processes that were reaped meanwhile are missing from both sums, and a counter must not go back.
+                let before = self.latest.iter().flat_map(|(_, look)| &look.services);
+                look.services.iter_mut().zip(before).for_each(|(service, before)| service.cpu = service.cpu.max(before.cpu));
                 self.latest = Some((now, *look));
             }
-            // It came back, and nobody waits for it.
+            // A look that was given up has come back.
             Some(_) => self.lost = self.lost.saturating_sub(1),
             None if is_present => {
                 self.lost += 1;
@@ -149,7 +148,9 @@ impl Figures {
 
     pub fn with(&self, mut snapshot: Snapshot) -> Snapshot {
         let Some((_, look)) = &self.latest else { return snapshot };
-        snapshot.app = look.app.filter(|_| snapshot.pid.is_some());
+        snapshot.services.iter_mut().zip(&look.services).for_each(|(service, figures)| service.figures = Some(*figures));
+        let runs = snapshot.pid.is_some() || snapshot.services.iter().any(|service| service.pid.is_some());
+        snapshot.app = look.services.iter().copied().reduce(AppFigures::plus).filter(|_| runs);
         if let Some(target) = look.target.filter(|_| snapshot.pid.is_some()) {
             snapshot.target = Some(target.pid);
             snapshot.server = target.server.map(|server| server.name);

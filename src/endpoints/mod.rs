@@ -1,5 +1,5 @@
-//! `--admin`: /livez, /readyz, /metrics and /status. What takes long (walking /proc, looking at sockets, asking the app) is done by threads and
-//! tasks while somebody asks, and by nothing while nobody does. The loop is asked once for each question, and builds one snapshot for it.
+//! `--admin`: /livez, /readyz, /metrics and /status. What takes long (reading /proc, looking at sockets, asking the app) is done by threads
+//! and tasks, and only while somebody asks. The loop is asked once for each question, and builds one snapshot for it.
 
 mod figures;
 mod readiness;
@@ -12,13 +12,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::info;
 
-use crate::core::metrics;
+use crate::core::output::metrics;
+use crate::core::output::snapshot::Snapshot;
 use crate::core::shutdown::{Ended, Phase};
-use crate::core::snapshot::Snapshot;
 use crate::core::time::Uptime;
+use crate::fatal::{Fatal, exit};
 use crate::plan::Plan;
 use crate::traffic::OwnConnections;
-use crate::{Fatal, exit};
 use figures::{Figures, Found};
 pub use readiness::Probe;
 use readiness::{Checked, Readiness};
@@ -27,7 +27,7 @@ pub use server::serve;
 use server::{Asked, Form, Question, Reply};
 use warm_up::{WarmUp, Warmed};
 
-/// What comes to the loop from here.
+/// A message to the loop.
 #[derive(Debug)]
 pub enum Message {
     Asked(Asked),
@@ -37,29 +37,43 @@ pub enum Message {
 }
 
 /// What the loop knows when a message comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Now {
     pub time: Uptime,
     pub phase: Phase,
-    /// The main process, while it runs.
-    pub main: Option<i32>,
-    /// The loop looks at the traffic itself.
+    /// The process of each service while it runs, the main command first.
+    pub processes: Vec<Option<i32>>,
+    /// The companion whose end began the shutdown.
+    pub ended: Option<String>,
+    /// The loop watches the traffic itself.
     pub watched: bool,
 }
 
 pub struct Endpoints {
-    /// Somebody may ask; else only the warm-up is to be waited for.
+    /// Whether the admin port is open; if not, only the warm-up is waited for.
     listens: bool,
     asked: UnboundedReceiver<Asked>,
     readiness: Readiness,
     figures: Figures,
     warm_up: WarmUp,
-    /// Who waits for the present figures.
+    /// Questions that wait for the present figures.
     waiting: Vec<Asked>,
 }
 
+impl Now {
+    /// The state before any service runs.
+    pub fn starting(time: Uptime) -> Now {
+        Now { time, phase: Phase::Serving, processes: Vec::new(), ended: None, watched: false }
+    }
+
+    /// The main command's process, while it runs.
+    pub fn main(&self) -> Option<i32> {
+        self.processes.first().copied().flatten()
+    }
+}
+
 impl Endpoints {
-    /// Before the app starts: an address in use is said then. None: `--admin` and `--warm-up` are off.
+    /// Opens the admin port before the app starts, so that an address in use is an error then. None: `--admin` and `--warm-up` are off.
     pub fn open(plan: &Plan, own: &OwnConnections) -> Result<Option<Endpoints>, Fatal> {
         if plan.outside.admin.is_none() && plan.outside.warm_up.is_none() {
             return Ok(None);
@@ -85,7 +99,7 @@ impl Endpoints {
     }
 
     /// The next message for `on`. Cancel-safe.
-    pub async fn next(&mut self) -> Message {
+    async fn next(&mut self) -> Message {
         tokio::select! {
             Some(checked) = self.readiness.next() => Message::Checked(checked),
             Some(found) = self.figures.next() => Message::Found(found),
@@ -104,14 +118,14 @@ impl Endpoints {
         self.warm_up.begin();
     }
 
-    /// The shutdown has begun: nothing is warmed up any more.
+    /// The shutdown has begun: the warm-up ends.
     pub fn stopped(&mut self) {
         self.warm_up.stop();
     }
 
-    /// A process has been reaped, which may be the readiness command.
-    pub fn reaped(&mut self, now: Uptime, pid: i32, ended: Ended) {
-        self.readiness.reaped(now, pid, ended);
+    /// A readiness command has ended.
+    pub fn probe_ended(&mut self, now: Uptime, pid: i32, ended: Ended) {
+        self.readiness.probe_ended(now, pid, ended);
     }
 
     /// The readiness command runs, or could not be started.
@@ -119,7 +133,7 @@ impl Endpoints {
         self.readiness.probing(now, pid);
     }
 
-    /// Returns a command that the loop is to run.
+    /// Handles a message. Returns a command that the loop is to run.
     pub fn on(&mut self, now: Now, message: Message, snapshot: impl FnOnce() -> Snapshot) -> Option<Probe> {
         match message {
             Message::Asked(Asked { question: Question::Readyz, reply }) => {
@@ -142,10 +156,18 @@ impl Endpoints {
         None
     }
 
-    /// All that wait for figures.
+    /// Answers all questions that wait for figures.
     fn answer(&mut self, snapshot: Snapshot) {
         let snapshot = self.figures.with(snapshot);
         self.waiting.drain(..).for_each(|asked| answer(asked, &snapshot));
+    }
+}
+
+/// The next message; never returns if there are no endpoints. Cancel-safe.
+pub async fn next(endpoints: Option<&mut Endpoints>) -> Message {
+    match endpoints {
+        Some(endpoints) => endpoints.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -153,20 +175,20 @@ pub fn answer(asked: Asked, snapshot: &Snapshot) {
     let (kind, body) = match asked.question {
         Question::Metrics => (metrics::CONTENT_TYPE, metrics::page(snapshot)),
         Question::Status(Form::Json) => ("application/json", snapshot.json()),
-        Question::Status(Form::Drawn { colour }) => (server::TEXT, snapshot.draw(colour)),
+        Question::Status(Form::Drawn) => (server::TEXT, snapshot.draw()),
         Question::Readyz => return,
     };
     let _ = asked.reply.send(Reply { status: 200, kind, body });
 }
 
-/// EAFNOSUPPORT, and EADDRNOTAVAIL where IPv6 is switched off for all devices.
+/// Whether the address family is missing: EAFNOSUPPORT, or EADDRNOTAVAIL where IPv6 is switched off for all devices.
 fn is_absent(error: &std::io::Error) -> bool {
     const NO_SUCH_FAMILY: i32 = 97;
     error.raw_os_error() == Some(NO_SUCH_FAMILY) || error.kind() == std::io::ErrorKind::AddrNotAvailable
 }
 
 fn listen(addresses: &[SocketAddr]) -> std::io::Result<tokio::net::TcpListener> {
-    // Without IPv6 in the kernel the next will do; but what is in use is in use.
+    // Without IPv6 in the kernel the next address is tried; an address in use is an error.
     let mut result = Err(std::io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
         result = bind(*address);
@@ -181,7 +203,7 @@ fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     const BACKLOG: i32 = 128;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     if address.is_ipv6() {
-        // Both families, whatever net.ipv6.bindv6only says; an address of one family takes no other anyway.
+        // Takes both families, whatever net.ipv6.bindv6only says; an address of one family takes no other anyway.
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;

@@ -1,6 +1,5 @@
 //! Whether the app is ready, asked when somebody asks.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,18 +18,18 @@ use crate::plan::{Plan, Ready};
 use crate::sys::child;
 use crate::traffic::{Family, Traffic, Watch};
 
-/// One check.
+/// The longest time for one check.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Questions that come this soon after a check share it.
+/// Questions that come within this time after a check share its result.
 const FRESH: Duration = Duration::from_millis(250);
-/// Checks by a thread that were given up and may come back yet. With so many no other is begun.
+/// How many checks by a thread may be given up and still run. While there are this many, no other one begins.
 const MOST_LOST: usize = 2;
 
-/// What became of a check, by its number.
+/// The result of a check, by its number.
 #[derive(Debug)]
 pub struct Checked {
     number: u64,
-    /// None: it has had its time.
+    /// None: its time was up.
     result: Option<Result<(), Unready>>,
 }
 
@@ -38,11 +37,11 @@ pub struct Checked {
 #[derive(Clone, Debug)]
 struct Unready {
     why: String,
-    /// An app that merely starts says nothing like it: the check may be the fault.
+    /// An app that is merely starting gives no such answer: the check itself may be wrong.
     odd: bool,
 }
 
-/// A command for the loop to run: it reaps.
+/// A command that the loop is to run, because the loop reaps.
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub words: Vec<String>,
@@ -53,27 +52,27 @@ pub struct Readiness {
     pass_on_stop: bool,
     rules: Rules,
     ports: Vec<u16>,
-    own: Sender<Own>,
+    own: UnboundedSender<Own>,
     sender: UnboundedSender<Checked>,
     results: UnboundedReceiver<Checked>,
-    /// Who waits for the present check.
+    /// Questions that wait for the present check.
     waiting: Vec<oneshot::Sender<Reply>>,
-    /// The present check, counted.
+    /// The number of the present check.
     checking: Option<u64>,
     checks: u64,
-    /// What ends its time.
+    /// The timer that ends the present check.
     timer: Option<AbortHandle>,
     lost: usize,
-    /// The `exec:` that runs.
+    /// The process of the `exec:` command that runs.
     probe: Option<i32>,
     latest: Option<(Uptime, Result<(), String>)>,
-    /// What was said last, so that it is said once.
+    /// The result that was logged last, so that each change is logged once.
     said: Option<Result<(), String>>,
     odd_said: bool,
 }
 
 impl Readiness {
-    pub fn new(plan: &Plan, own: Sender<Own>) -> Readiness {
+    pub fn new(plan: &Plan, own: UnboundedSender<Own>) -> Readiness {
         let (sender, results) = unbounded_channel();
         Readiness {
             ready: plan.outside.ready.clone(),
@@ -100,11 +99,13 @@ impl Readiness {
         self.results.recv().await
     }
 
-    /// Answers, or begins to find out. `warming_up`: how far the warm-up is. Returns a command to run.
+    /// Answers the question, or begins a check. `warming_up`: how far the warm-up is. Returns a command that the loop is to run.
     pub fn ask(&mut self, now: Now, reply: oneshot::Sender<Reply>, warming_up: Option<String>) -> Option<Probe> {
         let passes = self.pass_on_stop && matches!(now.phase, Phase::LameDuck | Phase::Draining);
         let no = match now.phase {
-            Phase::Serving if now.main.is_none() => Some("starting".to_owned()),
+            // Nobody has deleted the pod: traffic comes for as long as this says ready.
+            _ if now.ended.is_some() => now.ended.as_ref().map(|service| format!("{}: {service} has ended", now.phase.name())),
+            Phase::Serving if now.main().is_none() => Some("starting".to_owned()),
             Phase::Serving => warming_up,
             _ if passes => None,
             _ => Some(now.phase.name().to_owned()),
@@ -121,7 +122,7 @@ impl Readiness {
             return None;
         }
         self.waiting.push(reply);
-        // Concurrent questions share one answer.
+        // Questions at the same time share one answer.
         if self.checking.is_some() { None } else { self.check(now.time) }
     }
 
@@ -178,15 +179,15 @@ impl Readiness {
         }
     }
 
-    /// A process has been reaped: if it is the command, it says whether the app is ready.
-    pub fn reaped(&mut self, now: Uptime, pid: i32, ended: Ended) {
+    /// A readiness command has ended. If it is the present one, its exit code is the result.
+    pub fn probe_ended(&mut self, now: Uptime, pid: i32, ended: Ended) {
         if self.probe != Some(pid) {
             return;
         }
         self.probe = None;
         let result = match ended {
             Ended::Code(0) => Ok(()),
-            // As of a command that cannot be run, or is not there.
+            // 126 and 127 mean that the command cannot be run, or does not exist.
             Ended::Code(code) => Err(Unready { why: format!("it exits with {code}"), odd: matches!(code, 126 | 127) }),
             Ended::Signal(signal) => Err(odd(format!("it died of {signal}"))),
         };
@@ -197,11 +198,11 @@ impl Readiness {
         let is_present = self.checking == Some(number);
         match result {
             Some(result) if is_present => self.verdict(now, result),
-            // It came back, and nobody waits for it.
+            // A check that was given up has come back.
             Some(_) => self.lost = self.lost.saturating_sub(1),
             None if is_present => {
                 match self.probe.take() {
-                    // Its end comes to the reaper, and is nobody's answer any more.
+                    // Its end comes to the reaper, and answers no question any more.
                     Some(pid) => _ = child::send(-pid, Signal::KILL),
                     None => self.lost += 1,
                 }
@@ -211,7 +212,7 @@ impl Readiness {
         }
     }
 
-    /// The answer for all that wait. A change is said, once.
+    /// Answers all questions that wait. A change is logged once.
     fn verdict(&mut self, now: Uptime, result: Result<(), Unready>) {
         self.checking = None;
         if let Some(timer) = self.timer.take() {
@@ -232,7 +233,7 @@ impl Readiness {
         self.latest = Some((now, result.clone()));
         let changed = match (&self.said, &result) {
             (Some(before), now) => before.is_ok() != now.is_ok(),
-            // Until it is ready for the first time it is starting, and that is no news.
+            // Until it is ready for the first time it is starting, which is not logged.
             (None, now) => now.is_ok(),
         };
         if changed {

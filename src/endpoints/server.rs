@@ -12,15 +12,15 @@ use tokio::task::AbortHandle;
 
 use crate::http;
 
-/// At once; for one more the most dispensable is closed.
+/// How many connections there may be at once; for one more, the least important one is closed.
 const MOST_CONNECTIONS: usize = 64;
 const LONGEST_HEAD: usize = 8 << 10;
-/// A request that has begun must be whole by then, and an answer taken.
+/// The time in which a request that has begun must be whole, and in which an answer must be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than any readiness check.
+/// The time for an answer; it is longer than any readiness check.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
-/// What a client wants to know; `/livez` needs nobody's answer.
+/// What a client asks for. `/livez` is answered without the loop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Question {
     Metrics,
@@ -31,7 +31,7 @@ pub enum Question {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
     Json,
-    Drawn { colour: bool },
+    Drawn,
 }
 
 #[derive(Debug)]
@@ -55,12 +55,12 @@ impl Reply {
     }
 }
 
-/// Takes connections for ever: a task for each.
+/// Accepts connections without end, and starts a task for each.
 pub async fn accept(listener: tokio::net::TcpListener, sender: UnboundedSender<Asked>) {
     let mut open: VecDeque<Connection> = VecDeque::with_capacity(MOST_CONNECTIONS);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // No descriptors, most likely: they come back.
+            // Most likely there are no free descriptors: some are freed soon.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -70,7 +70,7 @@ pub async fn accept(listener: tokio::net::TcpListener, sender: UnboundedSender<A
             && let Some(connection) = open.remove(dispensable)
         {
             connection.task.abort();
-            // Its task ends, and closes its descriptor, when it gets its turn: in a flood, nothing here would ever wait for that.
+            // Its task closes its descriptor when it runs next; in a flood of connections this loop would never let it run.
             tokio::task::yield_now().await;
         }
         let stage = Arc::new(AtomicU8::new(Stage::Silent as u8));
@@ -79,7 +79,7 @@ pub async fn accept(listener: tokio::net::TcpListener, sender: UnboundedSender<A
     }
 }
 
-/// How far a client has come; the sooner, the more dispensable it is.
+/// How far a client has come; one that stands earlier in this list is closed sooner.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 enum Stage {
@@ -87,11 +87,11 @@ enum Stage {
     Silent,
     /// Its question was answered, and it keeps its connection.
     AtRest,
-    /// It has asked.
+    /// It has asked, and waits for the answer.
     Waiting,
 }
 
-/// A connection as whoever accepts sees it, the oldest first.
+/// A connection in the accepting task's list, the oldest first.
 struct Connection {
     task: AbortHandle,
     stage: Arc<AtomicU8>,
@@ -103,7 +103,7 @@ impl Connection {
     }
 }
 
-/// One connection, kept alive for as long as its client likes: it costs nothing while it rests.
+/// Serves one connection for as long as its client keeps it: it costs nothing while it is idle.
 pub async fn serve(stream: TcpStream, sender: UnboundedSender<Asked>, stage: Arc<AtomicU8>) {
     let mut begun = Vec::new();
     let enter = |entered: Stage| stage.store(entered as u8, Ordering::Relaxed);
@@ -142,17 +142,17 @@ pub async fn serve(stream: TcpStream, sender: UnboundedSender<Asked>, stage: Arc
 }
 
 struct Request {
-    /// Only the head of the answer is wanted.
+    /// The request is HEAD: the answer has no body.
     head: bool,
     keep: bool,
     wants: Result<Question, Reply>,
 }
 
-/// Reads one request; what comes behind it stays in `begun`. None: the client is gone.
+/// Reads one request; bytes that follow it stay in `begun`. None: the client is gone.
 async fn request(stream: &TcpStream, begun: &mut Vec<u8>) -> Option<Request> {
     let refused = |status, why: &str| Some(Request { head: false, keep: false, wants: Err(Reply::text(status, why)) });
     loop {
-        // No header is shorter than `a:` and its line end.
+        // The shortest header is `a:` and its line end.
         let mut headers = vec![httparse::EMPTY_HEADER; begun.len() / 4 + 1];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(begun) {
@@ -178,7 +178,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Request {
         let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         str::from_utf8(header.value).ok().map(str::to_ascii_lowercase)
     };
-    // A body is nothing we wait for.
+    // A body is not read: the connection is closed after the answer.
     let has_body = header("content-length").is_some_and(|length| length.trim() != "0") || header("transfer-encoding").is_some();
     let connection = header("connection").unwrap_or_default();
     let keep =
@@ -191,8 +191,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Request {
         "/readyz" => Ok(Question::Readyz),
         "/metrics" => Ok(Question::Metrics),
         "/status" => Ok(Question::Status(match query {
-            "drawn" => Form::Drawn { colour: false },
-            "drawn=colour" => Form::Drawn { colour: true },
+            "drawn" => Form::Drawn,
             _ => Form::Json,
         })),
         _ => Err(Reply::text(404, "there are /livez, /readyz, /metrics and /status")),
@@ -248,8 +247,8 @@ mod tests {
         assert_eq!(status("GET /livez HTTP/1.1\r\n\r\n"), 200);
         assert_eq!(understood("GET /metrics?x HTTP/1.1\r\n\r\n").wants.ok(), Some(Question::Metrics));
         assert_eq!(understood("HEAD /readyz HTTP/1.1\r\n\r\n").wants.ok(), Some(Question::Readyz));
-        let drawn = Question::Status(Form::Drawn { colour: true });
-        assert_eq!(understood("GET /status?drawn=colour HTTP/1.1\r\n\r\n").wants.ok(), Some(drawn));
+        let drawn = Question::Status(Form::Drawn);
+        assert_eq!(understood("GET /status?drawn HTTP/1.1\r\n\r\n").wants.ok(), Some(drawn));
         assert_eq!(status("POST /metrics HTTP/1.1\r\n\r\n"), 405);
         assert_eq!(status("DELETE /livez HTTP/1.1\r\n\r\n"), 405);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 404);

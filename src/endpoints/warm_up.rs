@@ -1,20 +1,19 @@
 //! `--warm-up`: requests that must be answered before the app is ready.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use crate::core::start::url::Url;
 use crate::core::time::{Show, Uptime};
-use crate::core::url::Url;
 use crate::http::{self, Own};
 use crate::plan::{self, Plan};
 
-/// One request: JIT servers are slow at first.
+/// The longest time for one request: servers that compile as they run are slow at first.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Until the app listens it is tried again so often.
+/// The pause between two attempts until the app listens.
 const PAUSE: Duration = Duration::from_millis(100);
 const MOST_BYTES: usize = 64 << 20;
 
@@ -23,9 +22,9 @@ const MOST_BYTES: usize = 64 << 20;
 pub struct Warmed(Result<(), String>);
 
 pub struct WarmUp {
-    /// None: nothing is to be warmed up, or not any more.
+    /// None: there is no warm-up, or it is over.
     wanted: Option<plan::WarmUp>,
-    own: Sender<Own>,
+    own: UnboundedSender<Own>,
     sender: UnboundedSender<Warmed>,
     warmed: UnboundedReceiver<Warmed>,
     task: Option<AbortHandle>,
@@ -34,7 +33,7 @@ pub struct WarmUp {
 }
 
 impl WarmUp {
-    pub fn new(plan: &Plan, own: Sender<Own>) -> WarmUp {
+    pub fn new(plan: &Plan, own: UnboundedSender<Own>) -> WarmUp {
         let (sender, warmed) = unbounded_channel();
         WarmUp { wanted: plan.outside.warm_up.clone(), own, sender, warmed, task: None, done: 0, failed: 0 }
     }
@@ -81,8 +80,8 @@ impl WarmUp {
     }
 }
 
-/// One request after the other, from when the app accepts connections.
-async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: Sender<Own>) {
+/// Sends one request after the other, from when the app accepts connections.
+async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: UnboundedSender<Own>) {
     let plan::WarmUp { url, requests } = wanted;
     while http::connect(&url.host, url.port, Some(&own)).await.is_err() {
         tokio::time::sleep(PAUSE).await;
@@ -96,8 +95,8 @@ async fn requests(wanted: plan::WarmUp, sender: UnboundedSender<Warmed>, own: Se
     }
 }
 
-/// The whole answer, as a client would take it.
-async fn get(url: &Url, own: &Sender<Own>) -> Result<(), String> {
+/// Sends one request and reads the whole answer. The error is the reason in words.
+async fn get(url: &Url, own: &UnboundedSender<Own>) -> Result<(), String> {
     let stream = http::connect(&url.host, url.port, Some(own)).await?;
     let answer = http::get(&stream, url).await?;
     let status = answer.status;

@@ -1,4 +1,4 @@
-//! What must be done before the app exists: templates, what to wait for, who the app is.
+//! What is to be done before the app exists: templates, what to wait for, the app's user.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::{Env, Reader, Refused, Result, Size, Source, flag};
 use crate::cli::Args;
-use crate::core::template;
+use crate::core::start::template;
+use crate::core::start::url::Target;
 use crate::core::time::Show;
-use crate::core::url::Target;
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template {
@@ -21,7 +21,7 @@ pub struct Template {
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     pub templates: Vec<Template>,
-    /// As they were written, and what that means.
+    /// The targets, each as it was written and as it was read.
     pub wait_for: Vec<(String, Target)>,
     pub wait_timeout: Duration,
     pub user: Option<String>,
@@ -30,33 +30,34 @@ pub struct Before {
     pub nofile: Option<u64>,
 }
 
-/// What `${NAME}` stands for: what the app will find in its environment, then our own figures.
+/// What `${NAME}` stands for: a variable of the app's environment, otherwise one of lameduck's own figures.
 pub struct Values<'a> {
     env: &'a Env,
-    size: &'a Size,
+    gained: &'a [(String, String)],
     own: Vec<(&'static str, String)>,
 }
 
 impl<'a> Values<'a> {
-    pub fn new(env: &'a Env, size: &'a Size) -> Values<'a> {
-        Values { env, size, own: size.values() }
+    /// `gained`: the variables that lameduck adds to the app's environment.
+    pub fn new(env: &'a Env, size: &Size, gained: &'a [(String, String)]) -> Values<'a> {
+        Values { env, gained, own: size.values() }
     }
 
     pub fn get(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let gained = self.size.child_env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_bytes());
+        let gained = self.gained.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_bytes());
         let own = || self.own.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_bytes());
         gained.or_else(|| self.env.value(name).map(OsStrExt::as_bytes)).or_else(own).map(Cow::from)
     }
 }
 
-/// And the command, its words expanded if that was asked for.
-pub fn before(reader: &mut Reader<'_>, args: &Args, size: &Size) -> Result<(Before, Vec<OsString>)> {
+/// Reads all of this, and returns the main command too, with its words expanded if `--expand-args` asks for that.
+pub fn before(reader: &mut Reader<'_>, args: &Args, size: &Size, gained: &[(String, String)]) -> Result<(Before, Vec<OsString>)> {
     let templates = reader.list("template", &args.before.template, "template", |text| match text.split_once(':') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok(Template { from: from.into(), to: to.into() }),
         _ => Err("not SRC:DST"),
     })?;
     let command = if flag(reader, "expand-args", args.before.expand_args)? {
-        expanded(reader.env, args, size)?
+        expanded(args, &Values::new(reader.env, size, gained))?
     } else {
         args.app.command.clone()
     };
@@ -94,8 +95,7 @@ fn text(reader: &mut Reader<'_>, name: &'static str, typed: Option<&str>) -> Res
     Ok(Some(given.text))
 }
 
-fn expanded(env: &Env, args: &Args, size: &Size) -> Result<Vec<OsString>> {
-    let values = Values::new(env, size);
+fn expanded(args: &Args, values: &Values<'_>) -> Result<Vec<OsString>> {
     let expand = |(index, word): (usize, &OsString)| {
         let bytes = template::render(word.as_bytes(), |name| values.get(name)).map_err(|fault| {
             Refused::Usage(format!("cannot expand word {} of the command, {word:?}: {}", index + 1, fault.why))

@@ -1,29 +1,40 @@
 //! What `lameduck plan` prints.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::size::Look;
-use super::{CpuSource, Plan, stop_names};
+use super::{CpuSource, Plan, joined};
 use crate::core::servers::KeptAlive;
 use crate::core::shutdown::Drain;
+use crate::core::shutdown::rule::own_stop_signals;
 use crate::core::time::Show;
 use crate::core::traffic::keepalive::{KeepAlive, Way};
 
 impl Plan {
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        let command: Vec<String> = self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if command.is_empty() {
+        let words = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let main = self.main();
+        if main.command.is_empty() {
             text.push_str("command       none given\n");
         } else {
-            let _ = writeln!(text, "command       {}", command.join(" "));
+            let _ = writeln!(text, "command       {}", words(&main.command));
         }
         let _ = writeln!(
             text,
             "server        {}",
-            self.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
+            main.server.map_or("not known".to_owned(), |server| format!("{} ({})", server.name, server.source))
         );
+        for companion in self.services.iter().skip(1) {
+            let expendable = if companion.expendable { "; its end is only a warning" } else { "" };
+            let _ = writeln!(text, "companion     {}: {}{expendable}", companion.name, words(&companion.command));
+        }
+        if self.has_companions() || !self.before_commands.is_empty() {
+            text.push_str("\nstart, one after the other\n");
+            self.start_order().iter().for_each(|step| _ = writeln!(text, "  {step}"));
+        }
         text.push_str("\nsettings\n");
         for setting in &self.settings {
             let _ = writeln!(text, "  {:<16} {:<12} {}", setting.name, setting.value, setting.source);
@@ -31,6 +42,7 @@ impl Plan {
         text.push_str(&self.size());
         text.push_str("\ntimeline\n");
         text.push_str(&self.timeline());
+        text.push_str(&self.stop_order());
         text.push_str(&self.kept_alive());
         text.push_str("  UDP and QUIC have no connections to watch: what listens on UDP alone is held for the delay alone\n");
         if !self.warnings.is_empty() {
@@ -42,7 +54,7 @@ impl Plan {
         text
     }
 
-    /// CPU, memory, workers: every place that was looked at, and what came of it.
+    /// CPU, memory, workers: each place that was looked at, and what was taken.
     fn size(&self) -> String {
         let size = &self.size;
         let mut text = String::from("\nsize: of each the first that is known is taken (>)\n");
@@ -71,13 +83,22 @@ impl Plan {
             }
             _ => text.push_str("  cpu              unknown\n"),
         }
-        for (name, value) in &size.child_env {
-            let _ = writeln!(text, "  {:<16} {name}={value}", "sets");
+        for service in &self.services {
+            let whose = if self.has_companions() { format!("  for {}", service.name) } else { String::new() };
+            for (name, value) in &service.child_env {
+                let _ = writeln!(text, "  {:<16} {name}={value}{whose}", "sets");
+            }
+            for set in &service.heap.set {
+                let _ = writeln!(text, "  {:<16} {:<12} {}{whose}", "heap", set.name, set.why);
+            }
+            for why in &service.heap.not_set {
+                let _ = writeln!(text, "  {:<16} {:<12} {why}{whose}", "heap", "not set:");
+            }
         }
         text
     }
 
-    /// What is done about kept-alive connections, and whether it is permitted.
+    /// What will be done about kept-alive connections, and whether it is permitted.
     fn kept_alive(&self) -> String {
         if self.timing.drain == Drain::Off {
             return String::new();
@@ -95,23 +116,62 @@ impl Plan {
         text
     }
 
-    /// What is done about kept-alive connections. `permitted`: they can be closed from outside.
+    /// The way in which kept-alive connections are handled. `permitted`: they can be closed from outside.
     pub fn way(&self, permitted: bool) -> Way {
-        let server = self.server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
-        let own_stop = match (self.stop_signal, self.server) {
-            (Some(signal), Some(server)) => signal == server.stop_signal(),
-            _ => true,
-        };
-        Way::choose(self.keep_alive, server, own_stop, permitted)
+        let server = self.main().server;
+        let facts = server.map_or(KeptAlive::UNKNOWN, |server| server.kept_alive);
+        Way::choose(self.keep_alive, facts, self.rule.is_own_stop(server), permitted)
     }
 
-    /// The budget to scale.
+    /// The steps of the start, the main command last.
+    fn start_order(&self) -> Vec<String> {
+        let words = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let mut steps = Vec::new();
+        let targets = &self.before.wait_for;
+        let mut waited = 0;
+        let mut wait = |steps: &mut Vec<String>, until: usize| {
+            steps.extend(targets.iter().take(until).skip(waited).map(|(text, _)| format!("wait for {text}")));
+            waited = until.max(waited);
+        };
+        for before in &self.before_commands {
+            wait(&mut steps, before.waits);
+            steps.push(format!("run {}", words(&before.command)));
+        }
+        steps.extend(self.services.iter().skip(1).map(|companion| format!("start {}", companion.name)));
+        wait(&mut steps, targets.len());
+        steps.push(format!("start {}", self.main().name));
+        steps
+    }
+
+    /// The order of the stop: the `--on-stop` commands, and the services if there are several.
+    fn stop_order(&self) -> String {
+        let mut text = String::new();
+        for command in &self.on_stop {
+            let command = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(
+                text,
+                "  at the stop signal: run {command}; no service is stopped before it has ended, or the time is up"
+            );
+        }
+        if !self.has_companions() {
+            return text;
+        }
+        let main = format!("{} ({})", self.main().name, joined(&self.rule.stop_signals(self.main().server)));
+        let companions = self.services.iter().skip(1).rev();
+        let companions = companions.map(|service| format!("{} ({})", service.name, joined(&own_stop_signals(service.server))));
+        let order: Vec<String> = [main].into_iter().chain(companions).collect();
+        let _ = writeln!(text, "  stopped one after the other, each when the one before has ended: {}", order.join(", "));
+        text.push_str("  each has an equal share of what is left until SIGKILL; then the next is stopped, too\n");
+        text
+    }
+
+    /// The budget, drawn to scale.
     fn timeline(&self) -> String {
         const WIDTH: usize = 72;
         let timing = &self.timing;
         let grace = timing.grace.as_secs_f64();
         let column = |at: Duration| ((at.as_secs_f64() / grace) * WIDTH as f64).round() as usize;
-        let marks = [timing.delay, timing.until_told(), timing.until_kill(), timing.grace];
+        let marks = [timing.delay, timing.until_sent(), timing.until_kill(), timing.grace];
         let mut bar = String::new();
         let mut from = 0;
         for (mark, fill) in marks.iter().zip(['=', '-', '.', '!']) {
@@ -125,17 +185,13 @@ impl Plan {
             Drain::Requests => "and until nothing new comes and nothing is in flight",
             Drain::Connections => "and until nothing new comes and all connections are closed",
         };
-        let signal = match (self.stop_signal, self.server) {
-            (Some(signal), _) => signal.to_string(),
-            (None, Some(server)) => stop_names(server),
-            (None, None) => "TERM".to_owned(),
-        };
+        let signal = joined(&self.rule.stop_signals(self.main().server));
         format!(
             "  |{bar}\n  = until {:<7} lame duck: the app serves on, at least the delay\n  - until {:<7} draining: {drained}\n  . until {:<7} stopping: {signal} at the latest at {}, then time to exit\n  ! until {:<7} margin: SIGKILL at {}, before the kubelet's\n",
             Show(timing.delay).to_string(),
-            Show(timing.until_told()).to_string(),
+            Show(timing.until_sent()).to_string(),
             Show(timing.until_kill()).to_string(),
-            Show(timing.until_told()),
+            Show(timing.until_sent()),
             Show(timing.grace).to_string(),
             Show(timing.until_kill()),
         )
@@ -144,7 +200,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use crate::core::cgroup::{Cgroup, Figure};
+    use crate::core::size::cgroup::{Cgroup, Figure};
     use crate::plan::Facts;
     use crate::plan::tests::{made, with};
 
@@ -153,7 +209,7 @@ mod tests {
         let plan = made(&["--grace-period", "20s", "--delay", "5s", "--stop-timeout", "5s", "nginx"], &[]).unwrap();
         let text = plan.describe();
         let bar = text.lines().find(|line| line.starts_with("  |=")).unwrap();
-        // 72 columns for 20 s: 5 s are 18, told by 13 s, killed at 18 s.
+        // 72 columns for 20 s: 5 s are 18, the stop signal by 13 s, killed at 18 s.
         assert_eq!(bar, format!("  |{}|{}|{}|{}|", "=".repeat(18), "-".repeat(29), ".".repeat(18), "!".repeat(7)));
         assert!(text.contains("QUIT") && text.contains("--grace-period"), "{text}");
     }
@@ -187,7 +243,26 @@ mod tests {
         assert_eq!(plan.describe(), include_str!("../../tests/plan/kubernetes.txt"));
     }
 
-    /// Version 1, and nobody said anything.
+    #[test]
+    fn heaps() {
+        let limit = ("LAMEDUCK_MEMORY_LIMIT", "1Gi");
+        let said = |options: &[&str], variables: &[(&str, &str)]| {
+            let text = with(&[&["plan"], options].concat(), variables, &Facts::default()).unwrap().describe();
+            text.lines().filter(|line| line.contains("heap ")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&["--heap", "auto", "node"], &[limit]),
+            ["  heap             auto         --heap", "  heap             NODE_OPTIONS a heap of 512 MiB of 1024 MiB"]
+        );
+        assert_eq!(said(&["./app"], &[limit]), [""; 0]);
+        let not_set = said(&["./app"], &[limit, ("LAMEDUCK_HEAP", "50%"), ("GOMEMLIMIT", "off")]);
+        assert_eq!(
+            not_set,
+            ["  heap             50%          LAMEDUCK_HEAP", "  heap             not set:     GOMEMLIMIT is set"]
+        );
+    }
+
+    /// Version 1, with nothing set.
     #[test]
     fn in_docker() {
         let facts = Facts {

@@ -1,8 +1,9 @@
-//! What was meant: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
+//! What was typed, and what it means: (Args, Env, Facts) → Plan. Every default, cross-check and usage error is here. Pure.
 
 mod before;
 mod describe;
 mod outside;
+mod services;
 mod size;
 
 use std::collections::BTreeMap;
@@ -13,20 +14,23 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::{self, Args, Verb};
-use crate::core::cgroup::{Cgroup, Figure};
-use crate::core::line::Format;
-use crate::core::network::Network;
-use crate::core::question::Question;
+use crate::core::output::TERMINATION_LOG;
+use crate::core::output::line::Format;
 use crate::core::servers::{self, Server};
+use crate::core::shutdown::rule::{StopOn, StopRule};
 use crate::core::shutdown::{Drain, Timing};
 use crate::core::signals::{Rewrite, Signal, SignalSet};
+use crate::core::size::cgroup::{Cgroup, Figure};
 use crate::core::spelling;
+use crate::core::start::script;
 use crate::core::time::{Show, parse_duration};
 use crate::core::traffic::keepalive::KeepAlive;
+use crate::core::traffic::network::Network;
+use crate::core::traffic::question::Question;
 use crate::core::traffic::verdict::Rules;
-use crate::termination::USUAL_PLACE;
 pub use before::{Before, Template, Values};
 pub use outside::{Outside, Ready, WarmUp};
+pub use services::{Before as BeforeCommand, Service};
 pub use size::{CpuSource, Size};
 
 /// The environment as it was at the start. A set but empty variable counts as unset.
@@ -38,12 +42,12 @@ impl Env {
         Env(variables.into_iter().collect())
     }
 
-    /// As a setting.
+    /// A variable as a setting. None: it is unset, empty, or a variable of a Kubernetes Service.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.value(name).filter(|value| !value.is_empty() && !self.is_service_link(name, value))
     }
 
-    /// As it stands there, empty perhaps.
+    /// A variable as it stands there, perhaps empty.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
@@ -52,15 +56,15 @@ impl Env {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 
-    /// Of those that are set.
+    /// The names of all variables that are set.
     fn names(&self) -> impl Iterator<Item = &str> {
         let is_set = |(name, value): &(&String, &OsString)| !value.is_empty() && !self.is_service_link(name, value);
         self.0.iter().filter(is_set).map(|(name, _)| name.as_str())
     }
 
-    /// Kubernetes gives every pod variables of each Service in its namespace: of one named `lameduck` LAMEDUCK_SERVICE_HOST,
-    /// LAMEDUCK_SERVICE_PORT, LAMEDUCK_PORT=tcp://10.0.0.1:80 and LAMEDUCK_PORT_80_TCP_ADDR; of `lameduck-x` LAMEDUCK_X_SERVICE_HOST and
-    /// so on. They are nobody's settings.
+    /// Whether Kubernetes made this variable for a Service. It gives every pod variables of each Service in its namespace: for one named
+    /// `lameduck` LAMEDUCK_SERVICE_HOST, LAMEDUCK_SERVICE_PORT, LAMEDUCK_PORT=tcp://10.0.0.1:80 and LAMEDUCK_PORT_80_TCP_ADDR; for
+    /// `lameduck-x` LAMEDUCK_X_SERVICE_HOST and so on. These are no settings.
     fn is_service_link(&self, name: &str, value: &OsStr) -> bool {
         let is_of = |service: &str| self.0.contains_key(&format!("{service}_SERVICE_HOST"));
         if name == "LAMEDUCK_PORT" {
@@ -71,24 +75,26 @@ impl Env {
     }
 }
 
-/// What the machine says, looked up before.
+/// What is known of the machine; it is looked up before.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// stdin, stdout or stderr is a terminal.
     pub terminal: bool,
-    /// The usual place of the termination message is there.
+    /// The usual file for the termination message exists.
     pub termination_log: bool,
-    /// Root without CAP_KILL, able to run the app as somebody else.
+    /// lameduck is root without CAP_KILL, and can run the app as another user.
     pub cannot_signal_others: bool,
-    /// Why connections of another process cannot be closed here, and the way out, where somebody has looked.
+    /// Why connections of another process cannot be closed here, and what would permit it. None: they can, or it was not looked up.
     pub cannot_close: Option<String>,
     /// The files `cpu_request` and `memory_limit` in LAMEDUCK_PODINFO.
     pub podinfo_cpu: Option<Figure>,
     pub podinfo_memory: Option<Figure>,
     pub cgroup: Cgroup,
-    /// The CPUs this process may run on.
+    /// The main command, where it is a shell's script, as text, where somebody has looked.
+    pub script: Option<String>,
+    /// The number of CPUs that this process may run on.
     pub cpus: Option<usize>,
-    /// The machine's, in bytes.
+    /// The machine's memory in bytes.
     pub memory: Option<u64>,
 }
 
@@ -96,7 +102,7 @@ pub struct Facts {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
     Default(&'static str),
-    /// What is known of the server that the command's words name.
+    /// It is known of the server that the command's words name.
     Known(&'static Server),
     Option(String),
     Variable(String),
@@ -113,14 +119,6 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Which signals begin the shutdown.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum StopOn {
-    /// TERM, and the graceful signal of whatever then runs.
-    Auto,
-    Given(SignalSet),
-}
-
 /// A setting as `lameduck plan` shows it.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -131,29 +129,30 @@ pub struct Setting {
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub command: Vec<OsString>,
-    /// Recognised by the command's words; what then runs may be another.
-    pub server: Option<&'static Server>,
+    /// The main command first, then its companions in the order in which they are started. Never empty.
+    pub services: Vec<Service>,
+    /// Commands that run to their end before the services start.
+    pub before_commands: Vec<BeforeCommand>,
+    /// Commands that run at the stop signal.
+    pub on_stop: Vec<Vec<OsString>>,
+    /// The variables that are added to the environment of those commands.
+    pub helper_env: Vec<(String, String)>,
     pub timing: Timing,
     /// Where the grace period came from.
     pub grace_from: Source,
     pub rules: Rules,
     pub ports: Vec<u16>,
-    /// `--in-flight`.
     pub keep_alive: KeepAlive,
-    /// Why kept-alive connections cannot be closed here, and the way out, where somebody has looked.
+    /// Why kept-alive connections cannot be closed here, and what would permit it. None: they can, or it was not looked up.
     pub cannot_close: Option<String>,
+    /// `--in-flight`.
     pub in_flight: Option<Question>,
-    /// For `lameduck drain`: say by the exit code whether it drained, and send PID 1 its stop signal.
+    /// For `lameduck drain`. `strict`: say by the exit code whether it drained. `stop`: send PID 1 its stop signal.
     pub strict: bool,
     pub stop: bool,
-    /// None: auto.
-    pub stop_signal: Option<Signal>,
-    pub stop_on: StopOn,
-    pub rewrites: Vec<Rewrite>,
+    pub rule: StopRule,
     pub group: bool,
     pub success: Vec<u8>,
-    pub terminal: bool,
     pub size: Size,
     pub before: Before,
     pub outside: Outside,
@@ -164,7 +163,19 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// One line for a person, without our name before it.
+impl Plan {
+    /// The main command.
+    pub fn main(&self) -> &Service {
+        &self.services[0]
+    }
+
+    /// Whether there are companions.
+    pub fn has_companions(&self) -> bool {
+        self.services.len() > 1
+    }
+}
+
+/// Why there is no plan: one line for a person, without lameduck's name before it.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Refused {
     Usage(String),
@@ -173,7 +184,7 @@ pub enum Refused {
 
 type Result<T> = std::result::Result<T, Refused>;
 
-/// What somebody wrote, and where.
+/// A value as it was written, and where.
 struct Given {
     text: String,
     source: Source,
@@ -185,7 +196,7 @@ impl Given {
     }
 }
 
-/// Variables of ours that are no option.
+/// Variables of lameduck that are no option.
 const VARIABLES: &[&str] = &[size::CPU_MILLIS, size::MEMORY_LIMIT, "LAMEDUCK_PODINFO", "LAMEDUCK_WORKERS"];
 
 pub fn variable(option: &str) -> String {
@@ -198,7 +209,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The option over its variable.
+    /// The option if it was typed, otherwise its variable. None: neither is set.
     fn given(&self, option: &str, typed: Option<&str>) -> Result<Option<Given>> {
         if let Some(text) = typed {
             return Ok(Some(Given { text: text.to_owned(), source: Source::Option(format!("--{option}")) }));
@@ -259,6 +270,16 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     if let Some(what) = without_command.filter(|_| !args.app.command.is_empty()) {
         return Err(Refused::Usage(format!("cannot {what}; leave the command out")));
     }
+    if matches!(verb, Verb::Drain | Verb::Exec) {
+        let options = [("with", !args.services.with.is_empty()), ("on-stop", !args.services.on_stop.is_empty())];
+        let before = ("before", verb == Verb::Drain && !args.services.before.is_empty());
+        if let Some((name, _)) = options.into_iter().chain([before]).find(|(_, typed)| *typed) {
+            return Err(Refused::Usage(format!(
+                "cannot use --{name} here: it needs a lameduck that stays; leave out the word {} before the options",
+                if verb == Verb::Exec { "exec" } else { "drain" }
+            )));
+        }
+    }
     let mut reader = Reader { env, settings: Vec::new() };
     let mut warnings = unknown_variables(env);
     let in_kubernetes = env.get("KUBERNETES_SERVICE_HOST").is_some();
@@ -308,22 +329,24 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         _ => {
             match server {
-                Some(server) => reader.show("stop-signal", stop_names(server), Source::Known(server)),
+                Some(server) => reader.show("stop-signal", joined(server.stop), Source::Known(server)),
                 None => reader.show("stop-signal", "TERM", Source::Default("auto: not known yet; what then runs decides")),
             }
             None
         }
     };
-    let stop_on = stop_on(&mut reader, args, server, stop_signal, facts.terminal)?;
-    let rewrites = reader.list("rewrite", &args.signals.rewrite, "rewrite", Rewrite::parse)?;
-    check_rewrites(&rewrites, &stop_on, server, stop_signal, facts.terminal)?;
+    let rule = stop_rule(&mut reader, args, server, stop_signal, facts.terminal)?;
     let group = flag(&mut reader, "group", args.signals.group)?;
     let success =
         reader.list("success-code", &args.signals.success_code, "exit code", |text| text.parse().map_err(|_| "not 0 to 255"))?;
 
-    let size = size::size(&mut reader, args, facts, server, &words, &mut warnings)?;
+    let size = size::size(&mut reader, args, facts, &mut warnings)?;
+    let mut services = services::services(&mut reader, args, server, &words, &size)?;
+    let before_commands = services::before(&mut reader, args)?;
+    let on_stop = services::on_stop(&mut reader, args)?;
 
-    let (before, command) = before::before(&mut reader, args, &size)?;
+    let (before, command) = before::before(&mut reader, args, &size, &services[0].child_env)?;
+    services[0].command = command;
 
     let outside = outside::outside(&mut reader, args, verb, in_kubernetes)?;
 
@@ -332,7 +355,7 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
             reader.show("termination-log", &given.text, given.source);
             Some(PathBuf::from(given.text))
         }
-        None if facts.termination_log => Some(USUAL_PLACE.into()),
+        None if facts.termination_log => Some(TERMINATION_LOG.into()),
         None => None,
     };
     let log_level = log_level(&mut reader, args, verb)?;
@@ -345,15 +368,19 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         }
         None => Format::Text,
     };
-    // A hook's app runs already, and says whom it could not signal.
+    let script = script::inline(&words).or(facts.script.as_deref());
+    warnings.extend(script.and_then(script::hint).filter(|_| services.len() == 1 && verb != Verb::Drain));
+    // The app of a hook runs already; `lameduck drain` reports whom it could not signal.
     if facts.cannot_signal_others && verb != Verb::Drain {
         warnings.push(
             "cannot signal an app that changes its user: CAP_KILL is missing; add the capability KILL, or run lameduck as the app's user".to_owned(),
         );
     }
     Ok(Plan {
-        command,
-        server,
+        helper_env: size.gain(env, None, &[], false),
+        services,
+        before_commands,
+        on_stop,
         timing,
         grace_from,
         rules,
@@ -363,12 +390,9 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
         in_flight,
         strict: verb == Verb::Drain && flag(&mut reader, "strict", args.drain.strict)?,
         stop: verb == Verb::Drain && flag(&mut reader, "stop", args.drain.stop)?,
-        stop_signal,
-        stop_on,
-        rewrites,
+        rule,
         group,
         success,
-        terminal: facts.terminal,
         size,
         before,
         outside,
@@ -380,8 +404,8 @@ pub fn plan(verb: Verb, args: &Args, env: &Env, facts: &Facts) -> Result<Plan> {
     })
 }
 
-/// One budget: lame duck + drain ≤ grace − stop-timeout − margin. What was asked for must fit; defaults shrink.
-/// Returns where the grace period came from, too.
+/// Divides the one budget: lame duck + drain ≤ grace − stop timeout − margin. Explicit values must fit, defaults shrink. Returns where the
+/// grace period came from, too.
 fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(Timing, Source)> {
     const SHORTEST: Duration = Duration::from_secs(1);
     let grace_given = reader.duration("grace-period", &args.shutdown.grace_period)?;
@@ -458,8 +482,8 @@ fn timing(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool) -> Result<(
     Ok((Timing { grace, delay, delay_given: is_given, quiet, stop_timeout, idle_after, drain }, grace_source))
 }
 
-fn stop_names(server: &Server) -> String {
-    server.stop.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
+fn joined(signals: &[Signal]) -> String {
+    signals.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
 }
 
 fn drain_name(drain: Drain) -> &'static str {
@@ -480,49 +504,33 @@ fn rules(reader: &mut Reader<'_>, args: &Args, idle_after: Duration) -> Result<R
     Ok(Rules { idle_after, max_silence: max_silence.map(|(length, _)| length), ignored })
 }
 
-fn stop_on(
+fn stop_rule(
     reader: &mut Reader<'_>,
     args: &Args,
-    server: Option<&Server>,
+    server: Option<&'static Server>,
     stop_signal: Option<Signal>,
     terminal: bool,
-) -> Result<StopOn> {
+) -> Result<StopRule> {
+    let mut rule = StopRule { stop_on: StopOn::Auto, stop_signal, rewrites: Vec::new(), terminal };
     let typed = if args.signals.stop_on.is_empty() { None } else { Some(args.signals.stop_on.join(",")) };
-    let given = reader.given("stop-on", typed.as_deref())?;
-    let Some(given) = given.filter(|given| given.text != "auto") else {
-        reader.show("stop-on", automatic(server, stop_signal, terminal), Source::Default("auto"));
-        return Ok(StopOn::Auto);
-    };
-    let mut set = SignalSet::default();
-    for text in given.text.split(',') {
-        let one = Given { text: text.trim().to_owned(), source: given.source.clone() };
-        let signal = Signal::parse(&one.text).map_err(|why| one.cannot("stop-on signal", why))?;
-        if !signal.is_forwarded() {
-            return Err(one.cannot("stop-on signal", "it cannot be caught or is never forwarded"));
+    match reader.given("stop-on", typed.as_deref())?.filter(|given| given.text != "auto") {
+        None => reader.show("stop-on", rule.known(server), Source::Default("auto")),
+        Some(given) => {
+            let mut set = SignalSet::default();
+            for text in given.text.split(',') {
+                let one = Given { text: text.trim().to_owned(), source: given.source.clone() };
+                let signal = Signal::parse(&one.text).map_err(|why| one.cannot("stop-on signal", why))?;
+                if !signal.is_forwarded() {
+                    return Err(one.cannot("stop-on signal", "it cannot be caught or is never forwarded"));
+                }
+                set.insert(signal);
+            }
+            reader.show("stop-on", set, given.source);
+            rule.stop_on = StopOn::Given(set);
         }
-        set.insert(signal);
     }
-    reader.show("stop-on", set, given.source);
-    Ok(StopOn::Given(set))
-}
-
-/// What `auto` is known to begin with before anything runs.
-fn automatic(server: Option<&Server>, stop_signal: Option<Signal>, terminal: bool) -> SignalSet {
-    let own = stop_signal.or(server.map(Server::stop_signal)).filter(|signal| !(*signal == Signal::WINCH && terminal));
-    [Signal::TERM].into_iter().chain(own).collect()
-}
-
-fn check_rewrites(
-    rewrites: &[Rewrite],
-    stop_on: &StopOn,
-    server: Option<&Server>,
-    stop_signal: Option<Signal>,
-    terminal: bool,
-) -> Result<()> {
-    let stopping = match stop_on {
-        StopOn::Auto => automatic(server, stop_signal, terminal),
-        StopOn::Given(set) => *set,
-    };
+    let stopping = rule.known(server);
+    let rewrites = reader.list("rewrite", &args.signals.rewrite, "rewrite", Rewrite::parse)?;
     for (index, rewrite) in rewrites.iter().enumerate() {
         if stopping.contains(rewrite.from) {
             return Err(Refused::Usage(format!(
@@ -534,7 +542,8 @@ fn check_rewrites(
             return Err(Refused::Usage(format!("cannot rewrite {} twice: the two contradict; give one", rewrite.from)));
         }
     }
-    Ok(())
+    rule.rewrites = rewrites;
+    Ok(rule)
 }
 
 fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool> {
@@ -554,7 +563,7 @@ fn flag(reader: &mut Reader<'_>, name: &'static str, typed: bool) -> Result<bool
 
 fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing::Level> {
     let Some(given) = reader.given("log-level", args.reporting.log_level.as_deref())? else {
-        // A hook says its one line, and what went wrong.
+        // A hook prints its one line, and warnings.
         return Ok(if verb == Verb::Drain { tracing::Level::WARN } else { tracing::Level::INFO });
     };
     let level = match given.text.as_str() {
@@ -569,7 +578,7 @@ fn log_level(reader: &mut Reader<'_>, args: &Args, verb: Verb) -> Result<tracing
 }
 
 fn unknown_variables(env: &Env) -> Vec<String> {
-    // The list of options is only made when there is something to look up.
+    // The list of options is only made if there is a name to look up.
     let ours: Vec<&str> = env.names().filter(|name| name.starts_with("LAMEDUCK_") && !VARIABLES.contains(name)).collect();
     if ours.is_empty() {
         return Vec::new();
@@ -599,7 +608,7 @@ mod tests {
         plan(verb, &args, &Env::new(variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)))), facts)
     }
 
-    fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
+    pub fn refused(options: &[&str], variables: &[(&str, &str)]) -> String {
         let Refused::Usage(error) = made(options, variables).unwrap_err() else { panic!("a bad file") };
         assert!(error.starts_with("cannot ") && !error.contains('\n'), "{error}");
         error
@@ -625,7 +634,7 @@ mod tests {
         let t = made(&["x"], &[]).unwrap().timing;
         assert_eq!((t.grace, t.until_kill()), (10 * S, 9 * S), "as docker stop");
         let t = made(&["x"], &kubernetes).unwrap().timing;
-        assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_told(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
+        assert_eq!((t.grace, t.delay, t.stop_timeout, t.until_sent(), t.until_kill()), (30 * S, 5 * S, 10 * S, 18 * S, 28 * S));
         let t = made(&["--grace-period", "5s", "x"], &[]).unwrap().timing;
         assert_eq!(Timing::margin(t.grace), S / 2);
         assert!(t.delay + t.stop_timeout + Timing::margin(t.grace) <= t.grace, "{t:?}");
@@ -633,7 +642,7 @@ mod tests {
         assert_eq!((t.delay, t.stop_timeout), (8 * S, S), "the default gives way");
         for grace in 1..=120 {
             let t = made(&["--grace-period", &grace.to_string(), "x"], &[]).unwrap().timing;
-            assert!(t.delay <= t.until_told() && t.until_told() + t.stop_timeout <= t.until_kill(), "{t:?}");
+            assert!(t.delay <= t.until_sent() && t.until_sent() + t.stop_timeout <= t.until_kill(), "{t:?}");
         }
     }
 
@@ -687,10 +696,14 @@ mod tests {
             (&["--drain", "all", "x"], &[], "--drain"),
             (&["--in-flight", "https://1.2.3.4/#x", "x"], &[], "cannot read in flight \"https://1.2.3.4/#x\" from --in-flight"),
             (&["--strict", "x"], &[], "it belongs to lameduck drain"),
+            (&["exec", "--with", "a", "x"], &[], "cannot use --with here: it needs a lameduck that stays"),
+            (&["drain", "--before", "a"], &[], "cannot use --before here"),
             (&["drain", "x"], &[], "leave the command out"),
             (&["--success-code", "256", "x"], &[], "--success-code"),
             (&["--log-level", "loud", "x"], &[], "--log-level"),
             (&["--workers-env", "A-B", "x"], &[], "--workers-env"),
+            (&["--heap", "all", "x"], &[], "cannot read heap \"all\" from --heap: neither auto nor a percentage"),
+            (&["x"], &[("LAMEDUCK_HEAP", "101")], "cannot read heap \"101\" from LAMEDUCK_HEAP: neither auto nor a percentage"),
             (&["--worker-memory", "1x", "x"], &[], "cannot read worker memory \"1x\" from --worker-memory: not bytes"),
             (
                 &["--memory-reserve", "2Gi", "x"],

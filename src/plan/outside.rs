@@ -1,23 +1,23 @@
-//! What is asked from outside: the admin address, how readiness is told, the requests that warm up.
+//! What is asked from outside: the admin address, how readiness is checked, the warm-up requests.
 
 use std::net::SocketAddr;
 
 use super::{Reader, Refused, Result, Source, flag};
 use crate::cli::{Args, Verb};
-use crate::core::url::{self, Target, Url};
+use crate::core::start::url::{self, Target, Url};
 
-/// Where `health` and `status` ask when nobody says.
+/// Where `health` and `status` ask if no address is given.
 const USUAL_ADDRESS: &str = "127.0.0.1:9102";
 
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
-    /// As it was written, and the addresses to try; None: off.
+    /// The address as it was written, and the socket addresses to try. None: off.
     pub admin: Option<(String, Vec<SocketAddr>)>,
     pub ready: Ready,
     pub warm_up: Option<WarmUp>,
-    /// `/readyz` says how the app is while lame duck, too.
+    /// `/readyz` goes on asking the app while lame duck.
     pub pass_on_stop: bool,
-    /// For `lameduck health`: whether it is alive instead of ready.
+    /// For `lameduck health`: ask whether lameduck is alive, not whether the app is ready.
     pub live: bool,
 }
 
@@ -27,7 +27,7 @@ pub enum Ready {
     #[default]
     Listens,
     Answers(Target),
-    /// A command that exits with 0.
+    /// A command that must exit with 0.
     Says(Vec<String>),
 }
 
@@ -62,8 +62,8 @@ pub fn outside(reader: &mut Reader<'_>, args: &Args, verb: Verb, in_kubernetes: 
     Ok(outside)
 }
 
-/// In Kubernetes the deletion itself takes the pod out of the ready endpoints, and kube-proxy falls back to those that are terminating and
-/// still serve. Elsewhere the check is how a balancer learns.
+/// Whether `/readyz` goes on passing at the stop. In Kubernetes the deletion itself takes the pod out of the ready endpoints, and
+/// kube-proxy falls back to terminating pods that still serve. Elsewhere a balancer learns of the stop by this check.
 fn pass_on_stop(reader: &mut Reader<'_>, args: &Args, in_kubernetes: bool, is_shown: bool) -> Result<bool> {
     let (pass, source) = match reader.given("readyz-on-stop", args.outside.readyz_on_stop.as_deref())? {
         Some(given) if given.text == "fail" => (false, given.source),
@@ -86,7 +86,7 @@ fn ready(text: &str) -> std::result::Result<Ready, &'static str> {
     Target::parse(text).map(Ready::Answers).map_err(|_| "not http://host/path, tcp://host:port, unix:///path or exec:command")
 }
 
-/// `URL[*N]`.
+/// Reads `URL[*N]`.
 fn warm_up(text: &str) -> std::result::Result<WarmUp, &'static str> {
     let (url, requests) = match text.rsplit_once('*') {
         Some((url, count)) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => {

@@ -1,41 +1,44 @@
-//! The right size: CPU request and memory limit by all their sources, the number of workers, and where it goes.
+//! The right size: CPU request and memory limit from all their sources, the number of workers, and the variables that get it.
 
 use std::ffi::OsString;
 
 use super::{Env, Facts, Given, Reader, Refused, Result, Source};
 use crate::cli::Args;
-use crate::core::cgroup::{self, Figure};
-use crate::core::cpu::{self, Millicores};
-use crate::core::quantity;
 use crate::core::servers::{Server, Workers};
-use crate::core::template;
-use crate::core::workers::{self, Decided, Decimal, Memory, Policy};
+use crate::core::size::cgroup::{self, Figure};
+use crate::core::size::cpu::{self, Millicores};
+use crate::core::size::heap::{self, Heap};
+use crate::core::size::quantity;
+use crate::core::size::workers::{self, Decided, Decimal, Memory, Policy};
+use crate::core::start::template;
 
 pub const CPU_MILLIS: &str = "LAMEDUCK_CPU_REQUEST_MILLIS";
 pub const MEMORY_LIMIT: &str = "LAMEDUCK_MEMORY_LIMIT";
-/// In KUBERNETES_SERVICE_HOST's absence nothing is guessed.
+/// If this variable is missing, nothing is guessed.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
-/// A Downward API figure below this was most likely written with divisor 1, not 1m.
+/// A Downward API figure below this many millicores was most likely written with divisor 1, not 1m.
 const HARDLY_MILLICORES: u64 = 10;
 
-/// What is known, and how.
+/// CPU, memory and workers, and how each was found.
 #[derive(Clone, Debug, Default)]
 pub struct Size {
     pub cpu: Option<Cpu>,
     pub memory: Option<u64>,
     pub workers: Option<u64>,
-    /// What had the last word on that, in words.
+    /// What decided the number of workers, in words.
     pub because: String,
-    /// What the app's environment gains.
-    pub child_env: Vec<(String, String)>,
-    /// Every place that was looked at, the winners included.
+    /// `--workers-env`: the variables in which the main command gets the count.
+    pub named: Vec<String>,
+    /// `--heap`, and the memory that it shares out.
+    pub heap: Option<(Heap, Option<heap::Memory>)>,
+    /// Every place that was looked at, including those that were taken.
     pub looks: Vec<Look>,
 }
 
-/// Where the CPU figure came from, which decides what may be set from it.
+/// Where the CPU figure came from. This decides which variables may be set from it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CpuSource {
-    /// CPUs it may run on: of the whole node, likely.
+    /// The CPUs that it may run on: most likely those of the whole node.
     Affinity,
     /// cgroup shares or weight.
     Guess,
@@ -56,20 +59,20 @@ pub struct Cpu {
 pub struct Look {
     pub what: &'static str,
     pub place: String,
-    /// As it stands there; None: nothing does.
+    /// The text that stands there. None: there is none.
     pub text: Option<String>,
     pub means: String,
     pub taken: bool,
 }
 
-/// What a place says.
+/// What was read at a place.
 enum Reading<T> {
     Known(T),
-    /// Why that is no figure.
+    /// Why the text gives no figure.
     Nothing(&'static str),
 }
 
-/// Takes the first figure there is, and remembers all places.
+/// Takes the first figure there is, and notes every place.
 struct Search<T> {
     what: &'static str,
     found: Option<(T, String)>,
@@ -94,7 +97,45 @@ impl<T: Copy> Search<T> {
 }
 
 impl Size {
-    /// What templates may use beyond the app's environment.
+    /// The variables that are added to a service's environment; a variable that the user set is never overwritten. `is_main`: it also gets
+    /// those of `--workers-env`.
+    pub fn gain(&self, env: &Env, server: Option<&Server>, words: &[String], is_main: bool) -> Vec<(String, String)> {
+        let (Some(cpu), Some(workers)) = (&self.cpu, self.workers) else { return Vec::new() };
+        let count = |name: &str| (name.to_owned(), workers.to_string());
+        let mut gained = vec![count("LAMEDUCK_WORKERS")];
+        // From a guess or the node's CPUs no variable is set that would take effect: 64 workers on a 64-core node would run out of memory.
+        if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
+            match server.map_or(Workers::Elsewhere, |server| server.workers) {
+                _ if is_main && !self.named.is_empty() => gained.extend(self.named.iter().map(|name| count(name))),
+                Workers::Variables(own) if !own.iter().any(|name| env.get(name).is_some()) => {
+                    gained.extend(own.first().map(|name| count(name)));
+                }
+                Workers::JavaOption => gained.extend(java_option(env, words, workers)),
+                Workers::Variables(_) | Workers::Elsewhere => {}
+            }
+        }
+        gained.dedup();
+        // A variable that is appended to may exist.
+        gained.retain(|(name, _)| env.get(name).is_none() || name == JAVA);
+        gained
+    }
+
+    /// Puts the variables for the heap of one of so many services to those that its environment gains: behind what is gained there already.
+    pub fn heap(&self, env: &Env, services: usize, words: &[String], gained: &mut Vec<(String, String)>) -> heap::Settings {
+        let Some((heap, memory)) = self.heap else { return heap::Settings::default() };
+        let variable = |name: &str| {
+            let gained = gained.iter().find(|(known, _)| known == name).map(|(_, value)| OsString::from(value));
+            gained.or_else(|| env.get(name).map(OsString::from))
+        };
+        let settings = heap::settings(heap, memory, services, words, &variable);
+        for set in &settings.set {
+            gained.retain(|(name, _)| name != set.name);
+            gained.push((set.name.to_owned(), set.value.clone()));
+        }
+        settings
+    }
+
+    /// The variables that templates may use beyond the app's environment.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let cpu = self.cpu.as_ref().map(|cpu| ("LAMEDUCK_CPU_MILLIS", cpu.millicores.0.to_string()));
         let memory = self.memory.map(|memory| ("LAMEDUCK_MEMORY_BYTES", memory.to_string()));
@@ -102,14 +143,7 @@ impl Size {
     }
 }
 
-pub fn size(
-    reader: &mut Reader<'_>,
-    args: &Args,
-    facts: &Facts,
-    server: Option<&Server>,
-    words: &[String],
-    warnings: &mut Vec<String>,
-) -> Result<Size> {
+pub fn size(reader: &mut Reader<'_>, args: &Args, facts: &Facts, warnings: &mut Vec<String>) -> Result<Size> {
     let policy = policy(reader, args)?;
     let worker = bytes(reader, "worker-memory", args.workers.worker_memory.as_deref())?.filter(|worker| *worker > 0);
     let reserve = bytes(reader, "memory-reserve", args.workers.memory_reserve.as_deref())?.unwrap_or(0);
@@ -133,8 +167,24 @@ pub fn size(
     let count = cpu.as_ref().map(|cpu| (cpu, workers::count(cpu.millicores, &policy, held.as_ref())));
     let because = count.map_or(String::new(), |(cpu, (_, decided))| because(cpu, &policy, held.as_ref(), decided));
     let workers = count.map(|(_, (workers, _))| workers);
-    let child_env = child_env(reader.env, server, words, cpu.as_ref(), workers, named);
-    Ok(Size { cpu, memory: limit, workers, because, child_env, looks })
+    let heap = match reader.given("heap", args.workers.heap.as_deref())? {
+        Some(given) => {
+            let heap = Heap::parse(&given.text).map_err(|why| given.cannot("heap", why))?;
+            reader.show("heap", &given.text, given.source);
+            if limit.is_none() {
+                warnings.push("--heap has no effect: no memory limit is known".to_owned());
+            }
+            Some((heap, limit.map(|limit| heap::Memory { limit, reserve, visible: visible(facts).unwrap_or(limit) })))
+        }
+        None => None,
+    };
+    Ok(Size { cpu, memory: limit, workers, because, named, heap, looks })
+}
+
+/// What runtimes take for the machine's memory, in bytes.
+fn visible(facts: &Facts) -> Option<u64> {
+    let limits = facts.cgroup.memory_max.iter().filter_map(|figure| cgroup::memory_limit(&figure.text));
+    limits.min().or(facts.memory)
 }
 
 fn policy(reader: &mut Reader<'_>, args: &Args) -> Result<Policy> {
@@ -173,7 +223,7 @@ fn parse_bytes(text: &str) -> std::result::Result<u64, &'static str> {
     quantity::parse(text.trim(), 0, "not bytes (try 268435456, 256Mi or 300M)")
 }
 
-/// The first that is known and not 0.
+/// The first CPU figure that is known and not 0.
 fn cpu(
     reader: &mut Reader<'_>,
     args: &Args,
@@ -229,7 +279,7 @@ fn cpu(
         Some(Figure { path, text }) => search.look(path, Some(text), Reading::Nothing("not needed"), shown),
         None => search.look("the file cpu_request in LAMEDUCK_PODINFO", None, Reading::Nothing("not there"), shown),
     }
-    // The lowest of the limits around it.
+    // The lowest limit of the group and those around it.
     let limits = facts.cgroup.cpu_max.iter().map(|figure| (figure, cpu::parse_cpu_max(&figure.text)));
     let lowest = limits.clone().filter_map(|(figure, limit)| Some((limit?, figure))).min_by_key(|(limit, _)| *limit);
     match lowest.or(limits.clone().next().map(|(figure, _)| (Millicores(0), figure))) {
@@ -264,13 +314,13 @@ fn cpu(
     Ok(search.found.map(|((millicores, source), from)| Cpu { millicores, source, from }))
 }
 
-/// The memory limit in bytes, and where it stands.
+/// The memory limit in bytes, and where it stands. None: there is none.
 fn memory(reader: &Reader<'_>, facts: &Facts, looks: &mut Vec<Look>) -> Result<Option<(u64, String)>> {
     let mut search = Search { what: "memory", found: None, looks: Vec::new() };
     let limits = facts.cgroup.memory_max.iter().map(|figure| (figure, cgroup::memory_limit(&figure.text)));
     let lowest = limits.clone().filter_map(|(figure, limit)| Some((limit?, figure))).min_by_key(|(limit, _)| *limit);
     let unlimited = lowest.is_none() && !facts.cgroup.memory_max.is_empty();
-    // The Downward API writes the node's allocatable memory for a limit that is not set; then the cgroup has none.
+    // For a limit that is not set the Downward API writes the node's allocatable memory; then the cgroup has no limit.
     let nodes_own = |bytes: u64| unlimited && facts.memory.is_some_and(|all| bytes > all / 2);
     let said = |bytes: u64| match bytes {
         0 => Reading::Nothing("0: no limit was set"),
@@ -322,38 +372,10 @@ fn because(cpu: &Cpu, policy: &Policy, held: Option<&Memory>, decided: Decided) 
     }
 }
 
-/// What the app's environment gains; what the user set is never overwritten.
-fn child_env(
-    env: &Env,
-    server: Option<&Server>,
-    words: &[String],
-    cpu: Option<&Cpu>,
-    workers: Option<u64>,
-    named: Vec<String>,
-) -> Vec<(String, String)> {
-    let (Some(cpu), Some(workers)) = (cpu, workers) else { return Vec::new() };
-    let count = |name: &str| (name.to_owned(), workers.to_string());
-    let mut gained = vec![count("LAMEDUCK_WORKERS")];
-    // From a guess or the node's CPUs nothing that would take effect: 64 workers on a 64-core node would be an OOM.
-    if matches!(cpu.source, CpuSource::Request | CpuSource::Limit) {
-        match server.map_or(Workers::Elsewhere, |server| server.workers) {
-            _ if !named.is_empty() => gained.extend(named.iter().map(|name| count(name))),
-            Workers::Variables(own) if !own.iter().any(|name| env.get(name).is_some()) => {
-                gained.extend(own.first().map(|name| count(name)));
-            }
-            Workers::JavaOption => gained.extend(java_option(env, words, workers)),
-            Workers::Variables(_) | Workers::Elsewhere => {}
-        }
-    }
-    gained.dedup();
-    // What is appended to is meant to be there.
-    gained.retain(|(name, _)| env.get(name).is_none() || name == JAVA);
-    gained
-}
-
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
-/// Appended, never replaced, and not if the user set one anywhere that a JVM or its start script looks.
+/// The JVM's variable and its value with the option appended. None: the user set the option anywhere that a JVM or its start script looks,
+/// or the variable is not text.
 fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, String)> {
     const OPTION: &str = "-XX:ActiveProcessorCount=";
     let set_in = |name: &&str| env.get(name).is_some_and(|value| value.to_string_lossy().contains(OPTION));
@@ -366,7 +388,7 @@ fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, Str
     match before {
         None => Some((JAVA.to_owned(), format!("{OPTION}{workers}"))),
         Some(Ok(before)) => Some((JAVA.to_owned(), format!("{before} {OPTION}{workers}"))),
-        // Not text: better left alone.
+        // It is not text: it is left as it is.
         Some(Err(_)) => None,
     }
 }
@@ -374,7 +396,7 @@ fn java_option(env: &Env, words: &[String], workers: u64) -> Option<(String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::cgroup::Cgroup;
+    use crate::core::size::cgroup::Cgroup;
     use crate::plan::tests::with;
 
     fn figure(path: &str, text: &str) -> Figure {
@@ -383,8 +405,9 @@ mod tests {
 
     #[test]
     fn workers_go_where_the_server_reads_them_and_never_over_the_user_s() {
-        let set =
-            |options: &[&str], variables: &[(&str, &str)], facts: &Facts| with(options, variables, facts).unwrap().size.child_env;
+        let set = |options: &[&str], variables: &[(&str, &str)], facts: &Facts| {
+            with(options, variables, facts).unwrap().services.remove(0).child_env
+        };
         let pairs =
             |names: &[&str], count: &str| names.iter().map(|name| ((*name).to_owned(), count.to_owned())).collect::<Vec<_>>();
         let none = Facts::default();
@@ -398,7 +421,7 @@ mod tests {
         assert_eq!(set(&["uwsgi"], &[request[0], ("UWSGI_WORKERS", "9")], &none), pairs(&["LAMEDUCK_WORKERS"], "2"));
         assert_eq!(set(&["uwsgi"], &[request[0], ("LAMEDUCK_WORKERS", "9")], &none), pairs(&["UWSGI_PROCESSES"], "2"));
         assert_eq!(set(&["--workers-env", "N,M", "gunicorn"], &request, &none), pairs(&["LAMEDUCK_WORKERS", "N", "M"], "2"));
-        // A request of 0 is none: the next source is asked.
+        // A request of 0 counts as none: the next source is asked.
         let node = Facts { cpus: Some(64), ..Facts::default() };
         assert_eq!(set(&["gunicorn"], &[("LAMEDUCK_CPU_REQUEST_MILLIS", "0")], &node), pairs(&["LAMEDUCK_WORKERS"], "64"));
         let limited = Facts {
@@ -513,7 +536,7 @@ mod tests {
     fn the_jvm_s_option_is_appended_and_never_set_twice() {
         let set = |options: &[&str], variables: &[(&str, &str)]| {
             let variables = [&[("LAMEDUCK_CPU_REQUEST", "1500m")], variables].concat();
-            let gained = with(options, &variables, &Facts::default()).unwrap().size.child_env;
+            let gained = with(options, &variables, &Facts::default()).unwrap().services.remove(0).child_env;
             gained.into_iter().find(|(name, _)| name == JAVA).map(|(_, value)| value)
         };
         let option = |text: &str| Some(text.to_owned());
@@ -526,10 +549,50 @@ mod tests {
     }
 
     #[test]
+    fn heaps_are_limited_where_that_is_asked_for() {
+        let gained = |options: &[&str], variables: &[(&str, &str)], facts: &Facts| {
+            let plan = with(options, variables, facts).unwrap();
+            let gained = plan.services[0].child_env.clone().into_iter().filter(|(name, _)| name != "LAMEDUCK_WORKERS");
+            gained.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let limit = ("LAMEDUCK_MEMORY_LIMIT", "1Gi");
+        let machine = Facts { memory: Some(4 << 30), ..Facts::default() };
+        let java = "-XX:MaxRAMPercentage=12.5000 -XX:MinRAMPercentage=12.5000";
+        assert_eq!(gained(&["java"], &[limit], &machine), [""; 0], "not asked for");
+        assert_eq!(gained(&["--heap", "50", "java"], &[limit], &machine), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        assert_eq!(gained(&["java"], &[limit, ("LAMEDUCK_HEAP", "50")], &machine), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        // Behind the count of processors, and what the user has there.
+        let variables = [limit, ("LAMEDUCK_CPU_REQUEST", "2"), ("JAVA_TOOL_OPTIONS", "-Dx")];
+        let expected = format!("JAVA_TOOL_OPTIONS=-Dx -XX:ActiveProcessorCount=2 {java}");
+        assert_eq!(gained(&["--heap", "50", "java"], &variables, &machine), [expected]);
+        // A percentage is of the cgroup's limit where there is one.
+        let mut cgroup = machine.clone();
+        cgroup.cgroup.memory_max = vec![figure("/c/memory.max", "max\n"), figure("/memory.max", "2147483648\n")];
+        let java = "-XX:MaxRAMPercentage=25.0000 -XX:MinRAMPercentage=25.0000";
+        assert_eq!(gained(&["--heap", "50", "java"], &[limit], &cgroup), [format!("JAVA_TOOL_OPTIONS={java}")]);
+        let reserve = ["--heap", "50", "--memory-reserve", "512Mi", "./app"];
+        assert_eq!(gained(&reserve, &[limit], &machine), ["GOMEMLIMIT=268435456"]);
+        let unlimited = with(&["--heap", "auto", "./app"], &[], &machine).unwrap();
+        assert_eq!(unlimited.services[0].child_env, []);
+        assert!(unlimited.warnings.iter().any(|warning| warning.contains("--heap has no effect")), "{:?}", unlimited.warnings);
+    }
+
+    #[test]
+    fn options_that_are_not_text_are_left_alone() {
+        let not_text = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        let env = Env::new([("NODE_OPTIONS".to_owned(), not_text)]);
+        let memory = heap::Memory { limit: 1 << 30, reserve: 0, visible: 1 << 30 };
+        let mut child_env = Vec::new();
+        let size = Size { heap: Some((Heap::Auto, Some(memory))), ..Size::default() };
+        let settings = size.heap(&env, 1, &["node".to_owned()], &mut child_env);
+        assert_eq!((settings.not_set, child_env), (vec!["NODE_OPTIONS is not UTF-8".to_owned()], Vec::new()));
+    }
+
+    #[test]
     fn words_are_expanded_by_what_the_app_will_find() {
         let command = |options: &[&str], variables: &[(&str, &str)]| {
             let plan = with(options, &[&[("LAMEDUCK_CPU_REQUEST", "1500m")], variables].concat(), &Facts::default()).unwrap();
-            plan.command.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+            plan.services[0].command.clone().into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
         };
         let expand = ["--expand-args", "x", "-w=${LAMEDUCK_WORKERS}", "${LAMEDUCK_CPU_MILLIS}", "$HOME", "${A:-b}"];
         assert_eq!(command(&expand, &[]), ["x", "-w=2", "1500", "$HOME", "b"]);

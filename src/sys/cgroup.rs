@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::core::cgroup::{self, Cgroup, Figure};
+use crate::core::size::cgroup::{self, Cgroup, Figure};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -14,7 +14,7 @@ fn table() -> String {
     fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
 }
 
-/// How many processes of our group the kernel has killed because memory ran out. None: nobody counts them.
+/// How many processes of our group the kernel has killed because memory ran out. None: no cgroup counts them.
 pub fn oom_kills() -> Option<u64> {
     oom_kills_under(MOUNT, &table())
 }
@@ -32,8 +32,9 @@ fn is_memory(controllers: &str) -> bool {
     controllers.split(',').any(|one| one == "memory")
 }
 
-/// `table` is /proc/self/cgroup. With a cgroup namespace its path is / and the mount is ours. Without, it is a path on the host: there, or,
-/// where a container's mount starts at its own group, not there, and the mount itself is the group. So all of the path is tried.
+/// Reads the group's files. `table` is the text of /proc/self/cgroup. With a cgroup namespace its path is /, and the mount is our group.
+/// Without one it is a path on the host. That path may exist below the mount; or a container's mount starts at its own group, the path does
+/// not exist, and the mount itself is the group. So every directory on the path is tried.
 fn read_under(mount: &str, table: &str) -> Cgroup {
     let mut found = Cgroup::default();
     for directory in upwards(mount, table, |controllers| controllers.is_empty()) {
@@ -68,7 +69,7 @@ pub fn upwards(mount: &str, table: &str, wanted: impl Fn(&str) -> bool) -> Vec<S
         Some((fields.next()?, fields.next()?))
     });
     let path = lines.filter(|(controllers, _)| wanted(controllers)).map(|(_, path)| path).next().unwrap_or_default();
-    // The group of another namespace lies outside, and what is no path nowhere.
+    // The path of a group outside of our namespace has `..` in it; what is no path is skipped too.
     let is_inside = path.starts_with('/') && path.split('/').all(|part| part != "..");
     let path = if is_inside { path.trim_end_matches('/') } else { "" };
     let mut directories = vec![format!("{mount}{path}")];

@@ -1,10 +1,11 @@
-//! The app's process: born with exactly what we inherited, signalled, reaped. The one reaper is `reap`.
+//! lameduck's own processes: started with what lameduck inherited, signalled, reaped. `reap` is the only place that reaps.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -13,18 +14,18 @@ use nix::unistd::{Pid, pipe2, tcgetpgrp};
 
 use super::inherited::{Inherited, set_disposition, set_mask};
 use super::{checked, proc, signals};
-use crate::core::identity::Identity;
 use crate::core::shutdown::Ended;
 use crate::core::signals::Signal;
+use crate::core::start::identity::Identity;
 
-/// Where execvp looks when there is no PATH.
+/// Where execvp looks if there is no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
-/// An exec that says nothing for so long (a hung file system) is left to end as it will.
+/// For how many ms an exec that does not answer (a hung file system) is waited for. After that it goes on by itself.
 const EXEC_PATIENCE_MS: i32 = 10_000;
-/// And how often it is looked whether a signal has come meanwhile.
+/// How often, in ms, this wait looks whether a signal has come.
 const EXEC_GLANCE_MS: i32 = 50;
 
-/// What the app's process does to itself before it becomes the app.
+/// What a new process does to itself before its exec.
 #[derive(Debug, Default)]
 pub struct Setup {
     pub identity: Option<Identity>,
@@ -33,7 +34,7 @@ pub struct Setup {
     pub nofile: Option<u64>,
 }
 
-/// How far the app's process came.
+/// The step of a new process that failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Step {
@@ -45,13 +46,13 @@ pub enum Step {
 
 #[derive(Debug)]
 pub enum SpawnError {
-    /// The command could not be executed, or something before it not be done, and why.
+    /// A step failed, the exec or one before it, and why.
     Step(Step, io::Error),
-    /// No process could be made.
+    /// No process could be started.
     Fork(io::Error),
 }
 
-/// A step that failed, as it goes through the pipe: the step, then errno.
+/// A step that failed, as it is written to the pipe: the step, then errno.
 struct Failed {
     step: Step,
     errno: i32,
@@ -80,32 +81,46 @@ impl Failed {
     }
 }
 
-/// The command and all that it is to find: argv, environment, and what we inherited.
+/// Which descriptors a new process gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Streams {
+    /// All that lameduck inherited, and the terminal.
+    All,
+    /// Standard output and error; /dev/null as its input.
+    Outputs,
+    /// /dev/null as its input and its outputs.
+    Nothing,
+}
+
+/// The command and what it gets: argv, environment, and what lameduck inherited.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     pub argv: &'a [CString],
     pub environment: &'a [CString],
     pub setup: &'a Setup,
     pub inherited: &'a Inherited,
-    /// Where it starts from, if that is no longer our own directory.
+    pub streams: Streams,
+    /// The directory in which it starts. None: lameduck's own.
     pub from: Option<&'a CStr>,
 }
 
-/// Becomes the command in place of ourselves: returns only if that fails.
+/// Becomes the command in place of lameduck. Returns only if that fails.
 pub fn replace(command: &Command<'_>) -> SpawnError {
     become_app(&mut Image::new(command), command).error()
 }
 
-/// Starts the command in a process group of its own and gives it the terminal if we have it. Its signal mask, ignored signals and
-/// descriptors are those we inherited. Must be called with signals blocked, before anything else may reap.
+/// Starts the command in a process group of its own. Its signal mask and ignored signals are those that lameduck inherited, and its
+/// descriptors are as `streams` says. Must be called with signals blocked, while nothing else may reap. Returns its pid, or the step that
+/// failed.
 ///
-/// What it borrows lives as long as we do: until its exec the new process works in our memory, which a copy of our page tables would cost
-/// more than all else here, and the exec may hang.
+/// What it borrows must live as long as lameduck: until its exec the new process works in lameduck's memory (a copy of the page tables
+/// would cost more than everything else here), and the exec may hang.
 pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
-    let mut birth = Box::new(Birth { image: Image::new(&command), command, terminal: terminal(), report: write.as_raw_fd() });
+    let mut birth =
+        Box::new(Birth { image: Image::new(&command), command, terminal: terminal(command.streams), report: write.as_raw_fd() });
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
-    // One that becomes another user needs a memory of its own: a process of that user might trace it.
+    // A process that becomes another user needs a memory of its own: a process of that user might trace it.
     let shared = if command.setup.identity.is_none() { libc::CLONE_VM } else { 0 };
     let argument = (&raw mut *birth).cast();
     // SAFETY: the stack's end is that of one allocation, which clone aligns; `be_born` gets a Birth that nobody else touches; both are given
@@ -116,12 +131,8 @@ pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     let pid = [shared, 0].into_iter().map(clone).find(|pid| *pid != -1);
     let pid = pid.ok_or_else(|| SpawnError::Fork(io::Error::last_os_error()))?;
     drop(write);
-    // In parent and child: whoever comes second finds it done, and a signal to the group never comes too early.
+    // Done in parent and child: the second one finds it done, and a signal to the group never comes too early.
     let _ = nix::unistd::setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
-    for fd in &command.inherited.descriptors {
-        // SAFETY: these were open when we began and belong to the app; nothing here uses them.
-        unsafe { libc::close(*fd) };
-    }
     match wait_for_exec(&read) {
         Exec::Done => Ok(pid),
         Exec::Hangs => {
@@ -137,7 +148,7 @@ pub fn spawn(command: Command<'static>) -> Result<i32, SpawnError> {
     }
 }
 
-/// Enough for what a new process does before its exec.
+/// The stack of a new process until its exec, in bytes.
 const STACK: usize = 32 << 10;
 
 /// What a new process needs until its exec.
@@ -145,7 +156,7 @@ struct Birth {
     command: Command<'static>,
     image: Image,
     terminal: Option<RawFd>,
-    /// Where it says what failed. Its exec closes it.
+    /// Where it writes what failed. Its exec closes it.
     report: RawFd,
 }
 
@@ -162,24 +173,22 @@ extern "C" fn be_born(birth: *mut libc::c_void) -> libc::c_int {
     }
 }
 
-/// Leaves our directory, so that no mount is pinned by it, and returns which it was: what is started later starts from there.
+/// Leaves the working directory, so that it keeps no mount busy, and returns its path: later commands start there. None: it has no path.
 pub fn leave_directory() -> Option<CString> {
     let directory = nix::unistd::getcwd().ok().and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
     let _ = nix::unistd::chdir("/");
     directory
 }
 
-/// Starts a command that only its exit code is asked of: in a group of its own, with nothing to read or write.
-pub fn spawn_probe(command: &Command<'_>) -> io::Result<i32> {
+/// Starts a command of which only the end matters, in a process group of its own, while services run. It does not wait for the exec.
+/// Returns its pid.
+pub fn spawn_helper(command: &Command<'_>) -> io::Result<i32> {
     let mut image = Image::new(command);
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: the child only makes system calls and writes to memory that is its own, whatever our other threads hold.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             lead_a_group(None, &mut image);
-            // SAFETY: both are open; dup2 only changes our own table.
-            unsafe { (0..=2).for_each(|fd| _ = libc::dup2(null.as_raw_fd(), fd)) };
             let failed = become_app(&mut image, command);
             // SAFETY: _exit runs nothing of ours.
             unsafe { libc::_exit(i32::from(exec_code(failed.errno))) }
@@ -188,7 +197,24 @@ pub fn spawn_probe(command: &Command<'_>) -> io::Result<i32> {
     }
 }
 
-/// What a shell exits with when it cannot execute.
+/// Where a program of that name is, as an exec in `directory` would find it. The error is what the exec would fail with.
+pub fn find(program: &OsStr, path: Option<&OsStr>, directory: Option<&CStr>) -> io::Result<PathBuf> {
+    let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    let directory = Path::new(OsStr::from_bytes(directory.unwrap_or_default().to_bytes()));
+    for candidate in candidates(program.as_bytes(), path) {
+        let place = directory.join(OsStr::from_bytes(candidate.to_bytes()));
+        match std::fs::metadata(&place) {
+            Ok(found) if found.is_file() => return Ok(place),
+            Ok(_) => error = io::Error::from_raw_os_error(libc::EACCES),
+            // Another user may be able to see it.
+            Err(hidden) if hidden.raw_os_error() == Some(libc::EACCES) => return Ok(place),
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+/// The exit code of a shell that cannot execute: 127 if the program does not exist, otherwise 126.
 pub fn exec_code(errno: i32) -> u8 {
     if matches!(errno, libc::ENOENT | libc::ENOTDIR) { 127 } else { 126 }
 }
@@ -200,7 +226,7 @@ struct Image {
     /// For a script without a shebang: /bin/sh, a place for its path, its arguments.
     shell_argv: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
-    /// Where LISTEN_PID stands, if it names us and so must name the child.
+    /// The place of LISTEN_PID, if it names lameduck and so must name the child.
     listen_pid: Option<(usize, Vec<u8>)>,
 }
 
@@ -222,12 +248,13 @@ impl Image {
             argv: pointers(argv),
             shell_argv,
             environment: pointers(environment),
-            // Room for any pid.
+            // Has room for any pid.
             listen_pid: listen_pid.map(|index| (index, [LISTEN_PID, &[0; 12]].concat())),
         }
     }
 
-    /// As execvp(3) of glibc, which musl's differs from: the next directory where one has it not, /bin/sh for what has no format.
+    /// Executes as execvp(3) of glibc does, which differs from musl's: the next directory is tried if a program is not in one, and /bin/sh
+    /// runs what has no known format. Returns the errno of a failure.
     fn exec(&mut self) -> i32 {
         let mut denied = false;
         let mut last = libc::ENOENT;
@@ -269,13 +296,13 @@ fn candidates(program: &[u8], path: Option<&OsStr>) -> Vec<CString> {
         .collect()
 }
 
-/// In the child: a process group and the terminal for itself, and LISTEN_PID.
+/// In the child: makes a process group, takes the terminal, and writes LISTEN_PID.
 fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
     // SAFETY: plain system calls on our own process.
     unsafe {
         libc::setpgid(0, 0);
         if let Some(fd) = terminal {
-            // TTOU is blocked: from the background this neither stops us nor fails.
+            // TTOU is blocked: a call from the background neither stops this process nor fails.
             libc::tcsetpgrp(fd, libc::getpid());
         }
         if let Some((index, variable)) = &mut image.listen_pid {
@@ -285,9 +312,15 @@ fn lead_a_group(terminal: Option<RawFd>, image: &mut Image) {
     }
 }
 
-/// Returns only if something failed. Allocates and frees nothing: in the child other threads' locks may be held for ever.
+/// Sets the process up and executes. Returns only if something failed. It allocates and frees no memory: in the child other threads' locks
+/// may be held for ever.
 fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
-    let Command { inherited, setup, from, .. } = command;
+    let Command { inherited, setup, from, streams, .. } = command;
+    match streams {
+        Streams::All => {}
+        Streams::Outputs => become_null(inherited, 0),
+        Streams::Nothing => become_null(inherited, 2),
+    }
     if let Err(failed) = set_up(setup, *from) {
         return failed;
     }
@@ -301,9 +334,24 @@ fn become_app(image: &mut Image, command: &Command<'_>) -> Failed {
     if inherited.child_ignored {
         set_disposition(libc::SIGCHLD, libc::SIG_IGN);
     }
-    // The mask last: what comes before the exec waits for it.
+    // The mask last: signals that come before the exec wait for it.
     set_mask(libc::SIG_SETMASK, inherited.mask);
     Failed { step: Step::Exec, errno: image.exec() }
+}
+
+/// Makes the standard streams up to `last` /dev/null, and closes all other descriptors that lameduck inherited: they belong to the main
+/// command.
+fn become_null(inherited: &Inherited, last: RawFd) {
+    // SAFETY: plain system calls on the descriptors of a new process.
+    unsafe {
+        for fd in &inherited.descriptors {
+            libc::close(*fd);
+        }
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if null != -1 {
+            (0..=last).for_each(|fd| _ = libc::dup2(null, fd));
+        }
+    }
 }
 
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
@@ -311,8 +359,8 @@ use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid
 #[cfg(any(target_arch = "arm", target_arch = "x86"))]
 use libc::{SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID};
 
-/// Limits before privileges go, the directory after: it must be the user's to enter. The raw calls for identity: the C library's
-/// would ask all threads to follow, by signals that are blocked here.
+/// Sets limits before privileges are given up, and the directory after: the user must be allowed to enter it. Identity is set by raw system
+/// calls: the C library's would ask all threads to do the same, by signals that are blocked here.
 fn set_up(setup: &Setup, from: Option<&CStr>) -> Result<(), Failed> {
     let done = |step: Step, result: i64| if result == -1 { Err(Failed::last(step)) } else { Ok(()) };
     // SAFETY: plain system calls; what they point to outlives them.
@@ -333,7 +381,7 @@ fn set_up(setup: &Setup, from: Option<&CStr>) -> Result<(), Failed> {
                 give_stdio(fd, *uid);
             }
             let grouped = done(Step::User, libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) as i64);
-            // Who is that user already may lack the privilege, and keeps the groups that the runtime gave.
+            // A process that is that user already may lack the privilege, and keeps the groups that the runtime gave it.
             if !is_already {
                 grouped?;
             }
@@ -347,7 +395,7 @@ fn set_up(setup: &Setup, from: Option<&CStr>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A pipe or terminal that was ours becomes the user's, as container runtimes do it: else he could not open /dev/stdout.
+/// Gives a pipe or terminal that lameduck owned to the user, as container runtimes do: otherwise the user could not open /dev/stdout.
 fn give_stdio(fd: RawFd, uid: u32) {
     // SAFETY: the structure is plain memory; a refusal changes nothing.
     unsafe {
@@ -373,16 +421,17 @@ fn write_decimal(place: &mut [u8], number: i32) {
     }
 }
 
-/// The terminal whose foreground we are, if any: only that is ours to hand on.
-fn terminal() -> Option<RawFd> {
-    (0..=2).find(|fd| {
+/// The terminal in whose foreground lameduck is. None: there is none, or it is not lameduck's to pass on.
+fn terminal(streams: Streams) -> Option<RawFd> {
+    let all = if streams == Streams::All { 0..3 } else { 0..0 };
+    all.into_iter().find(|fd| {
         // SAFETY: 0 to 2 are open: Rust's start-up code saw to it.
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
         tcgetpgrp(fd).is_ok_and(|foreground| foreground == nix::unistd::getpgrp())
     })
 }
 
-/// The terminal that the app's group had is our group's again: whoever started us reads from it next.
+/// Takes back the terminal that the app's group had: the program that started lameduck reads from it next.
 pub fn take_terminal_back(group: i32) {
     for fd in 0..=2 {
         // SAFETY: plain system calls; TTOU is blocked: from the background this neither stops us nor fails.
@@ -397,7 +446,7 @@ pub fn take_terminal_back(group: i32) {
 enum Exec {
     Done,
     Failed(Failed),
-    /// It may yet come to an end.
+    /// The exec hangs, and may yet end.
     Hangs,
 }
 
@@ -411,7 +460,7 @@ fn wait_for_exec(report: &OwnedFd) -> Exec {
             let read = unsafe { libc::read(report.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
             return if read == Failed::LENGTH as isize { Exec::Failed(Failed::from_bytes(bytes)) } else { Exec::Done };
         }
-        // What a signal begins must not wait for it.
+        // A signal that has come must not wait for it.
         if signals::pending().iter().any(|signal| signal != Signal::CHLD) {
             break;
         }
@@ -419,21 +468,22 @@ fn wait_for_exec(report: &OwnedFd) -> Exec {
     Exec::Hangs
 }
 
-/// Dead processes that one round of reaping takes: an app whose orphans die faster than they are reaped must not hold up signals and
+/// How many dead processes one round of reaping takes: an app whose orphans die faster than they are reaped must not delay signals and
 /// deadlines.
 const MOST_REAPED: usize = 512;
 
-/// What may be left when a round of reaping is over.
+/// What may be left after a round of reaping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Left {
     /// Processes that run.
     Alive,
-    /// Dead ones, perhaps: a SIGCHLD of our own is on its way.
+    /// Perhaps dead ones: a SIGCHLD that lameduck sends to itself is on its way.
     Dead,
     Nobody,
 }
 
-/// Reaps the dead and calls `found` for each. libc's waitpid: nix's loses whoever died of a real-time signal.
+/// Reaps the dead, and calls `found` with the pid and the end of each. It uses libc's waitpid, because nix's loses processes that died of a
+/// real-time signal.
 pub fn reap(mut found: impl FnMut(i32, Ended)) -> Left {
     for _ in 0..MOST_REAPED {
         let mut status = 0;
@@ -456,8 +506,8 @@ pub fn reap(mut found: impl FnMut(i32, Ended)) -> Left {
     Left::Dead
 }
 
-/// A process that asked to be traced by its parent (PTRACE_TRACEME) stops at each signal until its parent acts. It gets its signal and is
-/// traced no more. The TRAP that the kernel sends such a process after an exec is for the tracer alone.
+/// Lets a traced process go on. A process that asked to be traced by its parent (PTRACE_TRACEME) stops at each signal until its parent
+/// acts. It gets its signal and is traced no more. The TRAP that the kernel sends such a process after an exec is for the tracer alone.
 fn let_go_on(pid: i32, signal: i32) {
     // SAFETY: both structures are plain memory; ptrace acts on the tracee alone, and fails where there is none.
     unsafe {
@@ -470,13 +520,14 @@ fn let_go_on(pid: i32, signal: i32) {
     }
 }
 
-/// To one process, or with a negative number to a group.
+/// Sends a signal to one process, or with a negative number to a process group.
 pub fn send(pid: i32, signal: Signal) -> io::Result<()> {
     // SAFETY: kill has no memory to harm.
     checked(unsafe { libc::kill(pid, signal.number()) }.into()).map(drop)
 }
 
-/// To the group that `main` was born into, and where it has left that for another, to `main`'s present one; never to our own.
+/// Sends a signal to the group in which `main` was started; if `main` has left that group for another, to the other one; never to
+/// lameduck's own group.
 pub fn send_group(main: i32, signal: Signal) -> io::Result<()> {
     let result = send(-main, signal);
     match nix::unistd::getpgid(Some(Pid::from_raw(main))) {
@@ -486,38 +537,45 @@ pub fn send_group(main: i32, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// To every process but us that is ours: all of the pid namespace if we are its PID 1, else our descendants; where /proc shows nobody,
-/// those of the app's `group`.
-pub fn send_all(signal: Signal, group: i32) -> io::Result<()> {
+/// Every process of ours but lameduck: as PID 1 all of the pid namespace, otherwise the descendants. Empty if /proc shows none.
+pub fn others() -> Vec<proc::Process> {
+    let own = std::process::id() as i32;
+    let processes = proc::processes();
+    if own == 1 {
+        return processes.into_iter().filter(|process| process.pid != own).collect();
+    }
+    proc::descendants(&processes, own)
+}
+
+/// Sends a signal to every process of ours but lameduck; if /proc shows none, to these process groups.
+pub fn send_all(signal: Signal, groups: &[i32]) -> io::Result<()> {
     if std::process::id() == 1 {
         return send(-1, signal);
     }
-    let processes = proc::processes();
-    if processes.is_empty() {
-        return send(-group, signal);
-    }
+    let others: Vec<i32> = others().iter().map(|process| process.pid).collect();
+    let groups = groups.iter().map(|group| -group);
+    let receivers: Vec<i32> = if others.is_empty() { groups.collect() } else { others };
     let mut result = Ok(());
-    for process in proc::descendants(&processes, std::process::id() as i32) {
-        result = send(process.pid, signal).or(result);
+    for receiver in receivers {
+        result = send(receiver, signal).or(result);
     }
     result
 }
 
-/// Whether every process but us refuses our signals. kill(-1) does not say so: it succeeds. False where /proc shows nobody.
+/// Whether every process but lameduck refuses our signals. kill(-1) does not say so: it succeeds. False if /proc shows none.
 pub fn all_refuse_signals() -> bool {
-    let own = std::process::id() as i32;
-    let mut others = proc::processes().into_iter().filter(|process| process.pid != own && !process.is_dead()).peekable();
+    let mut others = others().into_iter().filter(|process| !process.is_dead()).peekable();
     // SAFETY: signal 0 is sent to nobody; it asks whether one could be.
     let refuses = |pid: i32| unsafe { libc::kill(pid, 0) } == -1 && Errno::last() == Errno::EPERM;
     others.peek().is_some() && others.all(|process| refuses(process.pid))
 }
 
-/// Orphans come to us even where we are not PID 1.
+/// Makes orphans lameduck's children even where it is not PID 1.
 pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// Root without CAP_KILL, but able to start processes of other users: their signals would be refused.
+/// Whether lameduck is root without CAP_KILL, but can start processes of other users: those would refuse its signals.
 pub fn cannot_signal_others() -> bool {
     const CAP_KILL: u32 = 5;
     const CAP_SETUID: u32 = 7;
@@ -527,7 +585,7 @@ pub fn cannot_signal_others() -> bool {
         pid: i32,
     }
     let header = Header { version: 0x2008_0522, pid: 0 };
-    // Effective, permitted, inheritable; twice 32 bits.
+    // Effective, permitted, inheritable; each in two words of 32 bits.
     let mut sets = [[0u32; 3]; 2];
     // SAFETY: version 3 of capget fills two of these triples.
     let asked = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
@@ -535,17 +593,17 @@ pub fn cannot_signal_others() -> bool {
     asked == 0 && nix::unistd::geteuid().is_root() && !has(CAP_KILL) && has(CAP_SETUID)
 }
 
-/// The arguments as the kernel takes them.
+/// A word as the kernel takes it. None: there is a NUL in it.
 pub fn c_string(word: &OsStr) -> Option<CString> {
     CString::new(word.as_bytes()).ok()
 }
 
-/// `NAME=value` as the kernel takes it.
+/// `NAME=value` as the kernel takes it. None: there is a NUL in it.
 pub fn variable(name: &str, value: &str) -> Option<CString> {
     CString::new(format!("{name}={value}")).ok()
 }
 
-/// The value of a variable in a raw environment.
+/// The value of a variable in a raw environment. None: it is not set.
 pub fn value<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
     let value = |variable: &'a CStr| variable.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=");
     environment.iter().find_map(|variable| value(variable)).map(OsStr::from_bytes)

@@ -1,5 +1,5 @@
-//! Writing files whose directories others may have a hand in. We may be root where the app's user owns the directory: a link that was
-//! planted there must not lead us anywhere.
+//! Writing files in directories that other users may change. lameduck may be root where the app's user owns the directory: a link that was
+//! planted there must not be followed.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,10 +14,10 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-/// As many as the kernel follows.
+/// How many links are followed: as many as the kernel follows.
 const MOST_LINKS: usize = 40;
 
-/// A file, or a place for one, in its directory.
+/// A file, or the place for one, in its directory.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
@@ -27,15 +27,15 @@ pub struct Place {
 /// What stands at a place.
 #[derive(Clone, Copy, Debug)]
 pub struct Present {
-    /// A file, and no directory, pipe or device.
+    /// It is a file, and no directory, pipe or device.
     pub is_plain: bool,
     pub device: u64,
     pub inode: u64,
 }
 
 impl Place {
-    /// Finds the directory of `path`, relative to our own, and follows its links: those in a directory of root or of our own user, and made
-    /// by one of them. The last link is followed too, even if it leads to nothing yet.
+    /// Finds the directory of `path`, which may be relative to lameduck's own, and follows links. A link is followed only if its directory
+    /// and the link itself belong to root or to lameduck's user. The last link is followed too, even if it leads to nothing yet.
     pub fn find(path: &Path) -> io::Result<Place> {
         let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
         let mut directory = open_directory(AT_FDCWD, OsStr::new("."), OFlag::O_NOFOLLOW)?;
@@ -44,7 +44,7 @@ impl Place {
             let name = rest.pop_front().ok_or_else(|| io::Error::other("there is something that is not a plain file"))?;
             let is_plain = matches!(Path::new(&name).components().next(), Some(Component::Normal(_)));
             match readlinkat(&directory, name.as_os_str()) {
-                // The links of /proc are none: what they name is no path.
+                // The links of /proc are taken as files: what they name is no path.
                 Ok(target) if is_plain && !is_proc(&directory) => {
                     check_link(&directory, &name)?;
                     links += 1;
@@ -61,7 +61,7 @@ impl Place {
         }
     }
 
-    /// What is there, a link not followed. None: nothing.
+    /// What is there; a link is not followed. None: nothing.
     pub fn present(&self) -> io::Result<Option<Present>> {
         match fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => {
@@ -78,7 +78,7 @@ impl Place {
         self.name == other.name && identity(self) == identity(other)
     }
 
-    /// A new file in the same directory that nobody else may read, under a name of its own.
+    /// Makes a new file in the same directory, under a new name, which only its owner can read.
     pub fn draft(&self) -> io::Result<(File, Draft<'_>)> {
         const MOST_NAMES: u32 = 100;
         let mut result = Err(Errno::EEXIST);
@@ -89,12 +89,12 @@ impl Place {
             if number > 0 {
                 name.push(format!("-{number}"));
             }
-            // A start that was killed, with the same pid, left it.
+            // A lameduck with the same pid that was killed during its start left it.
             let _ = unlinkat(&self.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir);
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             result = openat(&self.directory, name.as_os_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
             match result {
-                // A directory, or what somebody puts there again and again.
+                // It is a directory, or some process creates it again and again.
                 Err(Errno::EEXIST) => {}
                 Ok(file) => return Ok((file.into(), Draft { place: self, name })),
                 Err(_) => break,
@@ -103,7 +103,7 @@ impl Place {
         Err(result.err().unwrap_or(Errno::EEXIST).into())
     }
 
-    /// Replaces what is in the file, without waiting for a reader should it be a pipe.
+    /// Replaces the contents of the file. If it is a pipe, it does not wait for a reader.
     pub fn write(&self, text: &[u8]) -> io::Result<()> {
         let follow = if is_proc(&self.directory) { OFlag::empty() } else { OFlag::O_NOFOLLOW };
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-/// A file beside its place, gone if it never takes it.
+/// A file beside its place; it is removed if it is never renamed to it.
 #[derive(Debug)]
 pub struct Draft<'a> {
     place: &'a Place,
@@ -128,7 +128,7 @@ impl Draft<'_> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        // Once renamed it is not there any more.
+        // If it was renamed, it is not there any more.
         let _ = unlinkat(&self.place.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
     }
 }

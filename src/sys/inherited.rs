@@ -1,4 +1,5 @@
-//! What whoever started us left behind, so that the app gets exactly that: signal mask, ignored signals, descriptors, environment.
+//! What the program that started lameduck left behind, so that the app gets exactly that: signal mask, ignored signals, descriptors,
+//! environment.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -7,9 +8,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::core::signals::{Signal, SignalSet};
 
-/// Until signals are blocked the kernel discards those that a PID 1 has no handler for: so that is the first thing it does. Rust's start-up
-/// code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed; musl unblocks the signals it keeps for itself when Rust sets its
-/// handlers. So these are looked up before.
+/// Runs before Rust's start-up code. Until signals are blocked, the kernel discards those for which a PID 1 has no handler: so they are
+/// blocked first. Rust's start-up code ignores SIGPIPE and opens /dev/null where 0, 1 or 2 is closed; musl unblocks the signals that it
+/// keeps for itself when Rust sets its handlers. So all of these are read before.
 #[used]
 #[unsafe(link_section = ".init_array.00000")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
@@ -17,7 +18,7 @@ static FOUND: AtomicU32 = AtomicU32::new(0);
 static MASK: AtomicU64 = AtomicU64::new(0);
 const PIPE_IGNORED: u32 = 1 << 3;
 
-/// All but faults, which must hit the process that made them.
+/// All signals but faults, which must hit the process that caused them.
 fn all_but_faults() -> SignalSet {
     let faults: SignalSet = (1..=31).filter_map(Signal::from_number).filter(|signal| signal.is_fault()).collect();
     SignalSet(!faults.0)
@@ -26,7 +27,7 @@ fn all_but_faults() -> SignalSet {
 extern "C" fn before_main() {
     // SAFETY: only looks.
     let is_init = unsafe { libc::getpid() } == 1;
-    // Blocking nothing changes nothing.
+    // Blocking no signal changes nothing, and returns the mask.
     let blocked = if is_init { all_but_faults() } else { SignalSet::default() };
     MASK.store(set_mask(libc::SIG_BLOCK, blocked).0, Ordering::Relaxed);
     let mut found = 0;
@@ -43,8 +44,8 @@ extern "C" fn before_main() {
     FOUND.store(found, Ordering::Relaxed);
 }
 
-/// Without /dev/null Rust's start-up code would abort: then the end of a pipe takes the lowest place, which reads as empty and cannot be
-/// written to.
+/// Fills 0, 1 and 2. Without /dev/null Rust's start-up code would abort: then one end of a pipe takes the lowest free number. It reads as
+/// empty and cannot be written to.
 fn fill() {
     let mut ends = [0; 2];
     // SAFETY: two descriptors are written to memory of ours, and the second is closed again before anybody knows of it.
@@ -63,14 +64,14 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// What the app is to find as we found it.
+/// What the app is to get as lameduck got it.
 #[derive(Debug)]
 pub struct Inherited {
-    /// The signals that the caller had blocked, 32 to 34 included.
+    /// The signals that were blocked, 32 to 34 included.
     pub mask: SignalSet,
     pub pipe_ignored: bool,
     pub child_ignored: bool,
-    /// Those of 0, 1 and 2 that were closed.
+    /// Which of 0, 1 and 2 were closed.
     pub closed: Vec<RawFd>,
     /// Open descriptors beyond 2.
     pub descriptors: Vec<RawFd>,
@@ -78,19 +79,20 @@ pub struct Inherited {
     pub environment: Vec<CString>,
 }
 
-/// For another program that is linked with this library, and may be a PID 1 as well: gives back the mask that it was started with.
+/// Gives back the mask that this process was started with: for another program that is linked with this library, and may be a PID 1 as
+/// well.
 pub fn restore_mask() {
     set_mask(libc::SIG_SETMASK, SignalSet(MASK.load(Ordering::Relaxed)));
 }
 
-/// What `before_main` found, and all else that the app is to inherit. musl has unblocked the signals that it keeps for itself since:
-/// they are blocked again.
+/// Takes what `before_main` found, and everything else that the app is to inherit. Meanwhile musl has unblocked the signals that it keeps
+/// for itself: they are blocked again.
 pub fn take() -> Inherited {
     set_mask(libc::SIG_BLOCK, all_but_faults());
     let found = FOUND.load(Ordering::Relaxed);
     let child_ignored = is_ignored(libc::SIGCHLD);
     if child_ignored {
-        // The kernel would reap behind our back.
+        // With SIGCHLD ignored the kernel would reap by itself.
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
     }
     Inherited {
@@ -104,15 +106,23 @@ pub fn take() -> Inherited {
 }
 
 impl Inherited {
-    /// INT and TERM end us, as they end any command. The others stay blocked: a PID 1 that signals its process group (httpd, on a
-    /// restart) signals everybody, and what was meant for its workers must not end us.
+    /// Closes the descriptors that the main command has inherited from lameduck: from now on only the main command has them.
+    pub fn let_go(&self) {
+        for fd in &self.descriptors {
+            // SAFETY: these were open when we began and belong to the app; nothing here uses them.
+            unsafe { libc::close(*fd) };
+        }
+    }
+
+    /// For `lameduck drain`: lets INT and TERM end this process, as they end any command. The others stay blocked: a PID 1 that signals its
+    /// process group (httpd, on a restart) signals this process too, and signals for its workers must not end it.
     pub fn let_end(&self) {
         let ends: SignalSet = [Signal::INT, Signal::TERM].into_iter().collect();
         set_mask(libc::SIG_UNBLOCK, SignalSet(ends.0 & !self.mask.0));
     }
 }
 
-/// The raw call: the C library hides signals 32 to 34 from its own. Returns the mask that was.
+/// Changes the signal mask by the raw system call, because the C library leaves out signals 32 to 34. Returns the mask before.
 pub(super) fn set_mask(how: i32, mask: SignalSet) -> SignalSet {
     let mut before = 0u64;
     // SAFETY: both sets are the kernel's eight bytes, and outlive the call.
@@ -137,7 +147,7 @@ fn open_descriptors() -> Vec<RawFd> {
     match fs::read_dir("/proc/self/fd") {
         Ok(names) => {
             let fds: Vec<RawFd> = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-            // The directory's own descriptor is among them, and closed by now.
+            // The descriptor of the directory itself is in the list, and closed by now.
             fds.into_iter().filter(|fd| *fd > 2).filter(is_open).collect()
         }
         Err(_) => (3..1024).filter(is_open).collect(),

@@ -1,5 +1,5 @@
-//! The one room that touches the kernel: the only one that names libc and nix, and the only one where unsafe is allowed, each
-//! block with its reason. It returns what it saw as values of `core`; it decides nothing.
+//! The only room that touches the kernel: only it names libc and nix, and only here unsafe is allowed, each block with its reason. It
+//! returns what it saw as values of `core`; it decides nothing.
 #![allow(unsafe_code)]
 
 pub mod cgroup;
@@ -17,12 +17,12 @@ pub mod unix_diag;
 use std::io;
 use std::time::Duration;
 
-/// -1 as the error it stands for.
+/// Turns the result of a system call into a Result: -1 becomes the error in errno.
 fn checked(result: i64) -> io::Result<i64> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The CPUs this process may run on.
+/// The number of CPUs that this process may run on. None: unknown.
 pub fn cpus() -> Option<usize> {
     // SAFETY: the set is plain memory of the size that is passed.
     unsafe {
@@ -47,14 +47,14 @@ fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// The kernel's clock ticks as time.
+/// The kernel's clock ticks as a time.
 fn ticks(count: u64) -> Duration {
     // SAFETY: only looks.
     let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
     Duration::from_millis(count.saturating_mul(1000) / per_second)
 }
 
-/// CPU time of all that we have reaped, and of what they had.
+/// The CPU time of all processes that lameduck has reaped, and of those that these had reaped.
 fn cpu_of_reaped() -> Duration {
     // SAFETY: the structure is plain memory of the type that is filled.
     let usage = unsafe {
@@ -66,7 +66,7 @@ fn cpu_of_reaped() -> Duration {
     length(usage.ru_utime) + length(usage.ru_stime)
 }
 
-/// The machine's memory in bytes.
+/// The machine's memory in bytes. None: unknown.
 pub fn memory() -> Option<u64> {
     // SAFETY: the structure is plain memory of the type that is filled.
     unsafe {
@@ -81,7 +81,7 @@ pub fn is_terminal() -> bool {
     (0..=2).any(|fd| unsafe { libc::isatty(fd) } == 1)
 }
 
-/// The kernel's release, such as `6.1.0-28-amd64`.
+/// The kernel's release, such as `6.1.0-28-amd64`. None: unknown.
 pub fn kernel_release() -> Option<String> {
     nix::sys::utsname::uname().ok()?.release().to_str().map(str::to_owned)
 }
@@ -92,7 +92,7 @@ pub fn exit(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// What this thread has spent on a CPU.
+/// The CPU time that this thread has used.
 pub fn cpu_time() -> std::time::Duration {
     let mut spent = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes into plain memory of ours.

@@ -20,16 +20,16 @@ pub enum End {
     More,
 }
 
-/// What a buffer of messages held besides sockets.
+/// What a buffer of messages has held besides sockets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Read {
     pub end: End,
-    /// The table changed while it was read, or bytes made no sense: sockets may be missing.
+    /// The table changed while it was read, or bytes could not be decoded: sockets may be missing.
     pub partial: bool,
 }
 
-/// Reads netlink messages as the kernel writes them and shows the body of each that is about a socket. Never panics, whatever the
-/// bytes; stops at what makes no sense.
+/// Decodes netlink messages, and calls `found` with the body of each that is about a socket. Never panics, whatever the bytes; stops at the
+/// first that cannot be decoded.
 pub fn decode(mut bytes: &[u8], mut found: impl FnMut(&[u8])) -> Read {
     let mut partial = false;
     while !bytes.is_empty() {
@@ -41,7 +41,7 @@ pub fn decode(mut bytes: &[u8], mut found: impl FnMut(&[u8])) -> Read {
         partial |= flags & NLM_F_DUMP_INTR != 0;
         match kind {
             NLMSG_DONE | NLMSG_ERROR => {
-                // A dump may also fail in the end: so it does where tcp_diag is missing.
+                // A dump may also fail at its end, as it does where tcp_diag is missing.
                 let errno = u32_at(body, 0).map_or(0, |errno| (errno as i32).wrapping_neg());
                 let done = kind == NLMSG_DONE && errno <= 0;
                 return Read { end: if done { End::Done } else { End::Error(errno) }, partial };
@@ -125,7 +125,7 @@ pub fn address(fd: &OwnedFd) -> io::Result<u32> {
     }
 }
 
-/// The length may be more than the buffer's: then it was cut.
+/// Reads into the buffer and returns the length of the message. If it is more than the buffer's, the message was cut.
 pub fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the buffer is plain memory of the size that is passed.
@@ -138,8 +138,8 @@ pub fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Asks for tables of sockets. The kernel writes each piece when it is read, inside the call: nothing is waited for, and a dump may
-/// rest between two pieces.
+/// Asks for tables of sockets. The kernel writes each piece when it is read, inside the call: so nothing is waited for, and a dump may
+/// pause between two pieces.
 #[derive(Debug)]
 pub struct Dump {
     fd: OwnedFd,
@@ -152,7 +152,7 @@ impl Dump {
     }
 
     pub fn begin(&mut self, request: &[u8]) -> io::Result<()> {
-        // What an earlier dump that was given up may have left.
+        // Removes what is left of an earlier dump that was given up.
         while receive(&self.fd, &mut self.buffer).is_ok() {}
         // SAFETY: the request outlives the call.
         checked(unsafe { libc::send(self.fd.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } as i64).map(drop)
@@ -169,13 +169,13 @@ impl Dump {
         }
     }
 
-    /// The answer to a query. ENOENT: there is no such socket.
+    /// Asks for one socket. The error ENOENT: there is no such socket.
     pub fn one(&mut self, query: &[u8], found: impl FnMut(&[u8])) -> io::Result<()> {
         self.begin(query)?;
         self.piece(found).map(drop)
     }
 
-    /// A whole dump at once. True: sockets may be missing.
+    /// Reads a whole dump at once. True: sockets may be missing.
     pub fn all(&mut self, request: &[u8], mut found: impl FnMut(&[u8])) -> io::Result<bool> {
         self.begin(request)?;
         let mut partial = false;
@@ -228,7 +228,7 @@ mod tests {
         for length in 1..socket.len() {
             assert_eq!(read(&socket[..length]).0, Read { end: End::More, partial: true }, "{length}");
         }
-        // Lengths that lie.
+        // Wrong lengths.
         for length in [0u32, 3, 15, u32::MAX] {
             let mut lie = socket.clone();
             lie[0..4].copy_from_slice(&length.to_ne_bytes());

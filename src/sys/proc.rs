@@ -1,4 +1,4 @@
-//! What /proc tells: processes, their sockets, and the network's tables. Parsing is pure, over text.
+//! What /proc shows: processes, their sockets, and the network's tables. Parsing is pure, over text.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -6,24 +6,29 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
+use crate::core::output::snapshot::AppFigures;
+use crate::core::servers;
 use crate::core::signals::SignalSet;
-use crate::core::snapshot::AppFigures;
 use crate::core::traffic::row::{Row, Seen, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Process {
     pub pid: i32,
     pub parent: i32,
-    /// Of its first thread.
+    /// Its process group.
+    pub group: i32,
+    /// The state of its first thread, as one letter.
     pub state: u8,
     pub threads: u32,
-    /// Clock ticks since boot: with the pid, what tells a process from a later one of its number.
+    /// When it started, in clock ticks since boot. With the pid this tells it from a later process of the same number.
     pub started: u64,
 }
 
 impl Process {
-    /// A first thread that has exited shows as a zombie for as long as others of the process run: they go on serving.
+    /// Whether all of it has ended. A first thread that has exited looks like a zombie while other threads of the process run: they still
+    /// serve.
     pub fn is_dead(&self) -> bool {
         self.state == b'X' || self.state == b'Z' && self.threads <= 1
     }
@@ -32,7 +37,7 @@ impl Process {
         self.state == b'T'
     }
 
-    /// Where its memory and its descriptors are shown: where the first thread has exited, with a thread that runs.
+    /// The directory that shows its memory and descriptors. If its first thread has exited, that of a thread that runs.
     fn directory(&self) -> String {
         let own = format!("/proc/{}", self.pid);
         if self.state != b'Z' {
@@ -47,13 +52,13 @@ impl Process {
     }
 }
 
-/// Whether the pids of /proc are those that we know: it may be mounted for another pid namespace (`unshare --pid` alone), and then its
-/// numbers are strangers'.
+/// Whether the pids of /proc are those of our pid namespace: /proc may be mounted for another one (`unshare --pid` alone), and then its
+/// numbers mean other processes.
 fn is_ours() -> bool {
     fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
 }
 
-/// None where there is no /proc of ours.
+/// All processes. None where there is no /proc of our pid namespace.
 pub fn processes() -> Vec<Process> {
     if !is_ours() {
         return Vec::new();
@@ -72,11 +77,12 @@ pub fn parse_stat(text: &str) -> Option<Process> {
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    let threads = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, parent, state, threads, started: fields.nth(1)?.parse().ok()? })
+    let group = fields.next()?.parse().ok()?;
+    let threads = fields.nth(14)?.parse().ok()?;
+    Some(Process { pid, parent, group, state, threads, started: fields.nth(1)?.parse().ok()? })
 }
 
-/// The children of a process that live, one after the other. Where the kernel does not list them, all processes are looked through.
+/// The living children of a process. Where the kernel does not list them, all processes are searched.
 pub fn children(parent: i32) -> impl Iterator<Item = Process> {
     let listed = if is_ours() { list_children(parent) } else { Some(Vec::new()) };
     let others = if listed.is_none() { processes() } else { Vec::new() };
@@ -84,7 +90,7 @@ pub fn children(parent: i32) -> impl Iterator<Item = Process> {
     listed.chain(others).filter(move |process| process.parent == parent && !process.is_dead())
 }
 
-/// Those of all its threads. None: not to be had (a kernel without CONFIG_PROC_CHILDREN).
+/// The children of all its threads. None: the kernel does not list them (without CONFIG_PROC_CHILDREN).
 fn list_children(parent: i32) -> Option<Vec<i32>> {
     let mut children = Vec::new();
     for thread in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
@@ -94,7 +100,7 @@ fn list_children(parent: i32) -> Option<Vec<i32>> {
     Some(children)
 }
 
-/// All that descend from `ancestor`, itself left out.
+/// All processes that descend from `ancestor`, without itself.
 pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     let mut family = HashSet::from([ancestor]);
     let mut found = Vec::new();
@@ -111,13 +117,23 @@ pub fn descendants(processes: &[Process], ancestor: i32) -> Vec<Process> {
     }
 }
 
-/// Memory, CPU and descriptors of all that descend from us; the children of `server` too.
-pub fn figures(server: Option<i32>) -> AppFigures {
-    let mut figures = AppFigures { cpu: super::cpu_of_reaped(), open_files: Some(0), ..AppFigures::default() };
+/// Memory, CPU and descriptors of all descendants, for each of these services; an entry of None is a service that does not run. Also counts
+/// the children of `server`. Processes that belong to no other service count for the first one, and so does the CPU time of all reaped
+/// processes.
+pub fn figures(services: &[Option<i32>], server: Option<i32>) -> Vec<AppFigures> {
     let page = super::page_size();
-    for process in descendants(&processes(), std::process::id() as i32) {
+    let all = descendants(&processes(), std::process::id() as i32);
+    let families = services.iter().map(|main| {
+        main.map_or(HashSet::new(), |main| descendants(&all, main).iter().map(|process| process.pid).chain([main]).collect())
+    });
+    let families: Vec<HashSet<i32>> = families.collect();
+    let mut services = vec![AppFigures { open_files: Some(0), ..AppFigures::default() }; services.len().max(1)];
+    services[0].cpu = super::cpu_of_reaped();
+    for process in all {
+        let owner = families.iter().skip(1).position(|family| family.contains(&process.pid)).map_or(0, |place| place + 1);
+        let figures = &mut services[owner];
         let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
-        // Until a dead one is reaped its time is nobody else's.
+        // Until a dead process is reaped, its time is counted nowhere else.
         let stat = read(&format!("/proc/{}", process.pid), "stat");
         figures.cpu = figures.cpu.saturating_add(super::ticks(parse_cpu_ticks(&stat).unwrap_or_default()));
         if process.is_dead() {
@@ -130,16 +146,16 @@ pub fn figures(server: Option<i32>) -> AppFigures {
         figures.resident_bytes += pages.unwrap_or_default() * page;
         figures.open_files = figures.open_files.and_then(|sum| Some(sum + open_files(&directory)?));
     }
-    figures
+    services
 }
 
-/// None: we may not know.
+/// How many files a process has open. None: it may not be read.
 fn open_files(process: &str) -> Option<usize> {
     let directory = format!("{process}/fd");
     match fs::metadata(&directory) {
-        // Since Linux 6.2 its size is their number, which anybody may know.
+        // Since Linux 6.2 the size of the directory is their number, and every user may read it.
         Ok(directory) if directory.len() > 0 => return Some(directory.len() as usize),
-        // It has just ended.
+        // The process has just ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(0),
         _ => {}
     }
@@ -150,13 +166,13 @@ fn open_files(process: &str) -> Option<usize> {
     }
 }
 
-/// User and system time, of the process itself and of its children that it has reaped.
+/// User and system time in clock ticks, of the process and of its children that it has reaped. None: the text is no such file.
 pub fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     Some(fields.skip(11).take(4).filter_map(|ticks| ticks.parse().ok()).fold(0, u64::saturating_add))
 }
 
-/// Those of our own cgroup or of one below it, ourselves too: the container's, whoever else is seen in its pid namespace.
+/// Those of our own cgroup or of one below it, lameduck included: the container's, whatever other processes its pid namespace shows.
 pub fn of_our_cgroup(processes: &[Process]) -> Vec<Process> {
     let cgroups = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let ours = cgroups("self");
@@ -174,7 +190,7 @@ pub fn is_within(ours: &str, theirs: &str) -> bool {
     })
 }
 
-/// The command line of one process, kept open: what it is now, after however many execs, is one read away.
+/// The command line of one process, kept open: after any number of execs one read shows what it is now.
 #[derive(Debug)]
 pub struct CommandLine(Option<File>);
 
@@ -190,16 +206,25 @@ impl CommandLine {
         CommandLine(File::open(format!("{}/cmdline", process.directory())).ok())
     }
 
-    /// Words ended by NUL, the first page of them, in `buffer`. None where it cannot be read, or the process is dead.
+    /// Reads the first page of it into `buffer`: words that end with NUL. None: it cannot be read, or the process is dead.
     pub fn read<'a>(&self, buffer: &'a mut [u8; 4096]) -> Option<Cow<'a, str>> {
         let length = self.0.as_ref()?.read_at(buffer, 0).ok()?;
         if length == 0 { None } else { Some(String::from_utf8_lossy(&buffer[..length])) }
     }
 }
 
-/// The bytes that the first thread of a process has written so far, by write(2) to whatever it be. None: not to be seen.
+/// Where the script is that a process runs, if it is a shell that the kernel has started for it: `sh /entrypoint.sh`. Whether there is such
+/// a file is not looked up.
+pub fn script(pid: i32) -> Option<PathBuf> {
+    let mut buffer = [0; 4096];
+    let line = CommandLine::open(pid).read(&mut buffer).map(|line| line.into_owned())?;
+    let path = line.split('\0').skip(1).find(|word| !word.starts_with('-')).filter(|_| servers::is_shell(&line))?;
+    Some(Path::new(&format!("/proc/{pid}/cwd")).join(path))
+}
+
+/// The bytes that the first thread of a process has written so far, by write(2) to anything. None: the kernel does not show it.
 pub fn written(pid: i32) -> Option<u64> {
-    // The process's own file counts the children too that it has reaped.
+    // The file of the whole process also counts the children that it has reaped.
     parse_written(&fs::read_to_string(format!("/proc/{pid}/task/{pid}/io")).ok()?)
 }
 
@@ -207,34 +232,34 @@ pub fn parse_written(io: &str) -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
 }
 
-/// The signals it has handlers for.
+/// The signals for which a process has handlers. None: unknown.
 pub fn caught(pid: i32) -> Option<SignalSet> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let hex = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     u64::from_str_radix(hex.trim(), 16).ok().map(SignalSet)
 }
 
-/// The inodes of its sockets, from `left` descriptors at most. None: there were more, or the kernel does not show them (another user,
-/// no CAP_SYS_PTRACE).
+/// The inodes of its sockets, from `left` descriptors at most. None: there were more, or the kernel does not show them (another user, no
+/// CAP_SYS_PTRACE).
 pub fn sockets(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     descriptors(&process.directory(), left, |_, target| inodes.extend(socket_inode(target)))?;
     Some(inodes)
 }
 
-/// As `sockets`, with the number of each descriptor before it.
+/// As `sockets`, each with the number of its descriptor.
 pub fn socket_descriptors(process: &Process, left: &mut usize) -> Option<Vec<(i32, u64)>> {
     let mut sockets = Vec::new();
     descriptors(&process.directory(), left, |number, target| sockets.extend(number.zip(socket_inode(target))))?;
     Some(sockets)
 }
 
-/// The numbers of its descriptors are less than this, which anybody may know.
+/// One more than the highest number that its descriptors may have; every user may read it. None: unknown.
 pub fn descriptor_count(pid: i32) -> Option<i32> {
     status_number(pid, "FDSize:")?.try_into().ok()
 }
 
-/// The real user and group of a process.
+/// The real user and group of a process. None: unknown.
 pub fn real_ids(pid: i32) -> Option<(u32, u32)> {
     Some((status_number(pid, "Uid:")?, status_number(pid, "Gid:")?))
 }
@@ -245,8 +270,8 @@ fn status_number(pid: i32, key: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// As `sockets`, but of each of its threads: one may have descriptors of its own (unshare(2) with CLONE_FILES). None too if it holds an
-/// io_uring, whose fixed files nobody can see.
+/// As `sockets`, but of each of its threads, because one may have descriptors of its own (unshare(2) with CLONE_FILES). Also None if it
+/// holds an io_uring, whose fixed files cannot be seen.
 pub fn sockets_of_threads(process: &Process, left: &mut usize) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     let mut sees_all = true;
@@ -259,7 +284,7 @@ pub fn sockets_of_threads(process: &Process, left: &mut usize) -> Option<Vec<u64
     sees_all.then_some(inodes)
 }
 
-/// Shows the number of each descriptor, and what it is, of a process or a thread, by its directory. None: not all could be seen.
+/// Calls `found` with the number and the target of each descriptor of a process or thread. None: not all could be read.
 fn descriptors(directory: &str, left: &mut usize, mut found: impl FnMut(Option<i32>, &str)) -> Option<()> {
     for entry in fs::read_dir(format!("{directory}/fd")).ok()?.flatten() {
         *left = left.checked_sub(1)?;
@@ -268,7 +293,7 @@ fn descriptors(directory: &str, left: &mut usize, mut found: impl FnMut(Option<i
                 let number = entry.file_name().to_str().and_then(|number| number.parse().ok());
                 target.to_str().into_iter().for_each(|target| found(number, target));
             }
-            // Closed since the directory was read.
+            // It was closed after the directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,
         }
@@ -280,8 +305,8 @@ fn socket_inode(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The UDP sockets of servers, inode and port: they would take a datagram from anyone, and somebody chose where. A client (syslog, statsd,
-/// DNS) is bound by the kernel, to any address and a port of the range that it gives out.
+/// The UDP sockets of servers, as inode and port: bound to a port that somebody chose, and open to datagrams from any address. A client
+/// (syslog, statsd, DNS) is bound by the kernel, to any address and a port of its range.
 pub fn udp_listeners() -> Vec<(u64, u16)> {
     let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -297,7 +322,7 @@ pub fn parse_port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
-/// Inode, address and port of a socket that is not connected.
+/// Inode, address and port of a socket that is not connected. None: the line is no such socket.
 pub fn parse_udp(line: &str) -> Option<(u64, IpAddr, u16)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, remote, _, _, _, _, _, _, inode, ..] = fields[..] else { return None };
@@ -305,7 +330,7 @@ pub fn parse_udp(line: &str) -> Option<(u64, IpAddr, u16)> {
     (parse_end(remote)?.1 == 0).then_some((inode.parse().ok()?, address, port))
 }
 
-/// Whether each of these sockets is in some table: where the tables do not show a listener, it is none.
+/// Whether each of these sockets is in one of the tables. A socket that is in one, but not as a listener, does not listen.
 pub fn are_listed(sockets: &HashSet<u64>) -> bool {
     let mut strange = sockets.clone();
     // Where the inode stands in a line.
@@ -327,7 +352,7 @@ pub fn parse_inode(line: &str, field: usize) -> Option<u64> {
     line.split_ascii_whitespace().nth(field)?.parse().ok()
 }
 
-/// Whether /proc is mounted so that it may not show other users' processes at all (hidepid).
+/// Whether /proc may hide other users' processes (hidepid).
 pub fn may_hide_processes() -> bool {
     fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| parse_hidepid(&mounts))
 }
@@ -342,7 +367,7 @@ pub fn parse_hidepid(mounts: &str) -> bool {
     options.any(|option| option.strip_prefix("hidepid=").is_some_and(|how| !matches!(how, "0" | "off")))
 }
 
-/// Connections that were ever accepted in this network namespace.
+/// How many connections were ever accepted in this network namespace. None: unknown.
 pub fn passive_opens() -> Option<u64> {
     parse_passive_opens(&fs::read_to_string("/proc/net/snmp").ok()?)
 }
@@ -352,9 +377,10 @@ pub fn parse_passive_opens(text: &str) -> Option<u64> {
     rows.next()?.zip(rows.next()?).find(|(name, _)| *name == "PassiveOpens")?.1.parse().ok()
 }
 
-/// TCP sockets of this host that no process holds any more and the kernel still works on, whatever their network namespace. None: unknown.
+/// How many TCP sockets of this host no process holds any more while the kernel still works on them, in all network namespaces. None:
+/// unknown.
 pub fn tcp_orphans() -> Option<u64> {
-    // A few lines: one read, since the exit waits for it.
+    // It has a few lines: one read is enough, and the exit waits for it.
     let mut buffer = [0; 1024];
     let length = File::open("/proc/net/sockstat").ok()?.read(&mut buffer).ok()?;
     parse_orphans(str::from_utf8(&buffer[..length]).ok()?)
@@ -366,8 +392,8 @@ pub fn parse_orphans(text: &str) -> Option<u64> {
     fields.next()?.parse().ok()
 }
 
-/// Whether the ping-pong bit of /proc/net/tcp means "the last event was an answer" here: so it does where the threshold is 1, before
-/// 5.1 and again since 6.0, if nobody changed tcp_pingpong_thresh (6.7).
+/// Whether the ping-pong bit of /proc/net/tcp means "the last event was an answer" on this kernel. It does where the threshold is 1: before
+/// 5.1 and again since 6.0, if tcp_pingpong_thresh (6.7) was not changed.
 pub fn ping_pong_tells(release: &str) -> bool {
     if let Ok(threshold) = fs::read_to_string("/proc/sys/net/ipv4/tcp_pingpong_thresh") {
         return threshold.trim() == "1";
@@ -379,12 +405,11 @@ pub fn ping_pong_tells(release: &str) -> bool {
     }
 }
 
-/// The connections and listeners of /proc/net/tcp and tcp6, read piece by piece: queues and the ping-pong bit, but no ages and no
-/// counters.
+/// The connections and listeners of /proc/net/tcp and tcp6, read piece by piece: queues and the ping-pong bit, but no ages and no counters.
 #[derive(Debug)]
 pub struct TcpTables {
     now: BufReader<File>,
-    /// A kernel without IPv6 has none.
+    /// The next file. None in a kernel without IPv6.
     then: Option<File>,
     line: String,
 }
@@ -395,7 +420,7 @@ impl TcpTables {
         Ok(TcpTables { now: table, then: File::open("/proc/net/tcp6").ok(), line: String::new() })
     }
 
-    /// Reads some lines; true: those were the last.
+    /// Reads some lines. True: they were the last ones.
     pub fn piece(&mut self, mut found: impl FnMut(Row)) -> io::Result<bool> {
         for _ in 0..200 {
             self.line.clear();
@@ -410,7 +435,7 @@ impl TcpTables {
         Ok(false)
     }
 
-    /// All at once.
+    /// Reads all lines at once.
     pub fn rows(mut found: impl FnMut(Row)) -> io::Result<()> {
         let mut tables = TcpTables::open()?;
         while !tables.piece(&mut found)? {}
@@ -418,7 +443,7 @@ impl TcpTables {
     }
 }
 
-/// One line. Never panics, whatever the text.
+/// Decodes one line. None: it is no socket. Never panics, whatever the text.
 pub fn parse_tcp(line: &str) -> Option<Row> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -435,7 +460,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
         None
     };
     Some(Row {
-        // The two ends are the name: no other connection has them at the same time.
+        // The two ends serve as its name: no other connection has them at the same time.
         cookie: fingerprint(local, remote),
         state,
         local: address,
@@ -452,7 +477,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
     })
 }
 
-/// How many messages the kernel could not leave on a netlink socket of ours.
+/// How many messages the kernel could not put on a netlink socket of ours. None: unknown.
 pub fn netlink_drops(address: u32) -> Option<u64> {
     parse_netlink_drops(&fs::read_to_string("/proc/net/netlink").ok()?, address)
 }
@@ -474,7 +499,7 @@ fn fingerprint(local: &str, remote: &str) -> u64 {
     hasher.finish()
 }
 
-/// `0100007F:1F90`: words in the machine's byte order.
+/// Decodes an end such as `0100007F:1F90`: words in the machine's byte order.
 fn parse_end(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -507,13 +532,13 @@ mod tests {
     #[test]
     fn stat_with_a_nasty_name() {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 12345 999";
-        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, state: b'S', threads: 3, started: 12345 }));
+        assert_eq!(parse_stat(stat), Some(Process { pid: 42, parent: 7, group: 42, state: b'S', threads: 3, started: 12345 }));
         assert_eq!(parse_stat("42 (x"), None);
     }
 
     #[test]
     fn families() {
-        let process = |pid, parent| Process { pid, parent, state: b'S', threads: 1, started: 0 };
+        let process = |pid, parent| Process { pid, parent, group: 1, state: b'S', threads: 1, started: 0 };
         let all = [process(9, 5), process(5, 3), process(3, 1), process(1, 0), process(7, 0), process(8, 7)];
         let mut found: Vec<i32> = descendants(&all, 3).iter().map(|process| process.pid).collect();
         found.sort();

@@ -1,5 +1,5 @@
-//! Signals as they come. They are blocked since main began, so none is lost, real-time ones keep their numbers, and no handler runs: a
-//! signalfd in the event loop, and one plain system call while there is nothing else to wait for.
+//! Signals as they come. They are blocked since main began, so none is lost, real-time signals keep their numbers, and no handler runs.
+//! They are read from a signalfd in the event loop, and by one plain system call while there is nothing else to wait for.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use super::checked;
 use crate::core::signals::{Signal, SignalSet};
 
-/// Read at once: what a storm of dying orphans leaves is one CHLD, real-time signals queue.
+/// How many signals are read at once. Many dying orphans leave one CHLD; real-time signals queue.
 const BATCH: usize = 16;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Must be called inside a tokio runtime.
+    /// Opens the signalfd. Must be called inside a tokio runtime.
     pub fn open() -> io::Result<Signals> {
         let all = u64::MAX;
         // SAFETY: the mask is the kernel's eight bytes; -1 asks for a new descriptor.
@@ -38,7 +38,7 @@ impl Signals {
     /// Waits for signals; CHLD is among them. Cancel-safe.
     pub async fn next(&self) -> Batch {
         loop {
-            // The registration lives as long as the runtime: an error here would end nothing but the waiting.
+            // The registration lives as long as the runtime, so this does not fail; if it did, only this wait would never end.
             let Ok(mut ready) = self.fd.readable().await else { std::future::pending().await };
             // SAFETY: all zeroes are a value of this plain struct.
             let mut infos: [libc::signalfd_siginfo; BATCH] = unsafe { std::mem::zeroed() };
@@ -46,7 +46,7 @@ impl Signals {
             let read = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut infos).cast(), size_of_val(&infos)) };
             let count = usize::try_from(read).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
             if count < BATCH {
-                // All there was: what comes later makes it readable again.
+                // That was all: the next signal makes it readable again.
                 ready.clear_ready();
             }
             let mut batch = Batch([None; BATCH]);
@@ -59,7 +59,7 @@ impl Signals {
         }
     }
 
-    /// Waits for one signal, and for nothing else: what a wait costs most is everything around it. None: this cannot be had here.
+    /// Waits for one signal and for nothing else, which costs less than the event loop. None: this is not possible here.
     pub fn wait(&self) -> Option<Batch> {
         let all = u64::MAX;
         loop {
@@ -82,14 +82,15 @@ impl Signals {
         }
     }
 
-    /// A broken log pipe raises PIPE, a full quota XFSZ: our own, by our pid, and handled where it happened.
+    /// The signal, unless lameduck itself caused it: a broken log pipe raises PIPE, a full quota XFSZ. Those have our own pid, and are
+    /// handled where they happen.
     fn meant_for_us(&self, number: u32, sender: u32) -> Option<Signal> {
         let own = sender == self.pid && matches!(number as i32, libc::SIGPIPE | libc::SIGXFSZ);
         if own { None } else { Signal::from_number(number as i32) }
     }
 }
 
-/// Signals in the order they came. On the stack: in a storm of dying orphans the allocator would be half of the cost.
+/// Signals in the order in which they came. They are on the stack: when many orphans die at once, the allocator would be half of the cost.
 #[derive(Debug)]
 pub struct Batch([Option<Signal>; BATCH]);
 
@@ -98,13 +99,13 @@ impl Batch {
         self.0.iter().flatten().copied()
     }
 
-    /// There may be more.
+    /// Whether there may be more.
     pub fn is_full(&self) -> bool {
         self.0.iter().all(Option::is_some)
     }
 }
 
-/// What waits to be delivered.
+/// The signals that wait to be delivered.
 pub fn pending() -> SignalSet {
     let mut set = 0u64;
     // SAFETY: the set is the kernel's eight bytes.

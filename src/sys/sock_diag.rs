@@ -1,5 +1,5 @@
-//! TCP sockets by NETLINK_SOCK_DIAG: no crate shows the destroy events, the cgroup's id or today's tcp_info. Decoding is a pure
-//! function over bytes, tolerant of a tcp_info shorter or longer than ours; docs/traffic.md says what is done with it.
+//! TCP sockets by NETLINK_SOCK_DIAG. No crate has the destroy events, the cgroup's id or today's tcp_info. Decoding is a pure function over
+//! bytes, and accepts a tcp_info that is shorter or longer than ours; docs/traffic.md says what is done with it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,19 +23,19 @@ const INET_DIAG_SKMEMINFO: u16 = 7;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY
 const DESTROY_GROUPS: u32 = 1 << 0 | 1 << 2;
-/// What one filter can tell apart; for more ports there is none, and there is more to read.
+/// How many ports one filter can have. For more ports there is no filter, and more is read.
 const MOST_FILTERED_PORTS: usize = 64;
 
-/// States as bits of a request.
+/// States, as bits of a request: listeners.
 pub const LISTENERS: u32 = 1 << 10;
 /// FIN_WAIT1, LAST_ACK, CLOSING.
 pub const CLOSING: u32 = 1 << 4 | 1 << 9 | 1 << 11;
-/// Those with work, and listeners: neither TIME_WAIT nor handshakes.
+/// States with work, and listeners; without TIME_WAIT and handshakes.
 pub const ALL: u32 = 1 << 1 | 1 << 8 | CLOSING | LISTENERS;
 pub const FIN_WAIT2: u32 = 1 << 5;
 pub const FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 
-/// The kernel's number of a TCP state.
+/// The state for the kernel's number.
 pub fn state(number: u8) -> State {
     match number {
         1 => State::Established,
@@ -46,7 +46,7 @@ pub fn state(number: u8) -> State {
     }
 }
 
-/// One socket, from the body of its message. Never panics, whatever the bytes.
+/// Decodes one socket from the body of its message. None: it is none. Never panics, whatever the bytes.
 pub fn decode(message: &[u8]) -> Option<Row> {
     let family = *message.first()?;
     let wqueue = u32_at(message, 60)?;
@@ -74,10 +74,11 @@ pub fn decode(message: &[u8]) -> Option<Row> {
     Some(row)
 }
 
-/// struct tcp_info. Ages are older than any kernel that runs containers, bytes_received came with 4.1, bytes_sent with 4.19.
+/// Decodes struct tcp_info. Every kernel that runs containers has the ages; bytes_received came with 4.1, bytes_sent with 4.19. None: it is
+/// too short.
 pub fn decode_info(info: &[u8], wqueue: u32) -> Option<Info> {
     let bytes_acked = u64_at(info, 120)?;
-    // What was sent again was sent once.
+    // Bytes that were sent again count once.
     let sent = u64_at(info, 200).map(|sent| sent.saturating_sub(u64_at(info, 208).unwrap_or(0)));
     Some(Info {
         last_data_sent: u32_at(info, 44)?,
@@ -94,7 +95,8 @@ pub fn decode_info(info: &[u8], wqueue: u32) -> Option<Info> {
     })
 }
 
-/// By sk_meminfo: a writer that found no room waits until a third of the send buffer is free (sk_stream_is_writeable).
+/// Whether the send buffer is full, by sk_meminfo: a writer that found no room waits until a third of the buffer is free
+/// (sk_stream_is_writeable). None: unknown.
 fn is_full(memory: &[u8]) -> Option<bool> {
     let (send_buffer, queued) = (u32_at(memory, 12)?, u32_at(memory, 20)?);
     Some(u64::from(queued) * 3 > u64::from(send_buffer) * 2)
@@ -108,7 +110,7 @@ fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A request for the TCP sockets of a family in these states, of these local ports only (none: of all).
+/// A request for the TCP sockets of a family in these states, and with these local ports (no ports: all).
 pub fn request(family: i32, states: u32, ports: &BTreeSet<u16>) -> Vec<u8> {
     let mut body = vec![0; 56];
     body[0] = family as u8;
@@ -124,8 +126,8 @@ pub fn request(family: i32, states: u32, ports: &BTreeSet<u16>) -> Vec<u8> {
     netlink::request(&body)
 }
 
-/// The client's end of a connection whose ends are both on this host, found by its addresses: however many sockets there are, the kernel
-/// answers within some microseconds. None: it is gone, or nothing but TIME_WAIT is left of it.
+/// Finds the client's end of a connection whose two ends are on this host by its addresses. The kernel answers within microseconds, however
+/// many sockets there are. None: it is gone, or only TIME_WAIT is left of it.
 pub fn client_end(dump: &mut Dump, row: &Row) -> io::Result<Option<ClientEnd>> {
     const NO_COOKIE: [u8; 8] = [0xff; 8];
     let (family, peer, local) = match (row.peer, row.local) {
@@ -155,8 +157,8 @@ fn padded(address: &[u8; 4]) -> [u8; 16] {
     bytes
 }
 
-/// The kernel's own byte code: accepted is what arrives exactly at the end. For each port "at least", "at most", and then a jump
-/// to the end; past the end is no.
+/// A filter in the kernel's own byte code. A socket is accepted if the program arrives exactly at its end; past the end means no. For each
+/// port there is "at least", "at most", and a jump to the end.
 fn port_filter(ports: &BTreeSet<u16>) -> Vec<u8> {
     const JUMP: u8 = 1;
     const SOURCE_AT_LEAST: u8 = 2;
@@ -170,7 +172,7 @@ fn port_filter(ports: &BTreeSet<u16>) -> Vec<u8> {
     for (index, port) in ports.iter().enumerate() {
         let left = (ports.len() - index - 1) * BLOCK;
         let otherwise = if left == 0 { 4 } else { 0 };
-        // The port stands where the second jump of an operation would.
+        // The port stands where the second jump of an operation would stand.
         step(SOURCE_AT_LEAST, 8, BLOCK + otherwise);
         step(0, 0, (*port).into());
         step(SOURCE_AT_MOST, 8, BLOCK - 8 + otherwise);
@@ -180,7 +182,7 @@ fn port_filter(ports: &BTreeSet<u16>) -> Vec<u8> {
     program
 }
 
-/// All listeners of this network namespace. The kernel answers inside the calls: nothing is waited for.
+/// All listeners of this network namespace. The kernel answers inside the calls, so nothing is waited for.
 pub fn listeners(dump: &mut Dump) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for family in FAMILIES {
@@ -192,12 +194,13 @@ pub fn listeners(dump: &mut Dump) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A kernel without IPv6.
+/// Whether this error only says that the kernel has no IPv6.
 pub fn is_absent(family: i32, error: &io::Error) -> bool {
     family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT)
 }
 
-/// The id of our own cgroup (version 2), read off a socket of our own. None: unknown, as on a version 1 node, where all are in the root.
+/// The id of our own cgroup (version 2), read from a socket of our own. None: unknown, as on a version 1 node, where all sockets are in the
+/// root.
 pub fn own_cgroup(dump: &mut Dump) -> Option<u64> {
     const ROOT: u64 = 1;
     let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -208,21 +211,21 @@ pub fn own_cgroup(dump: &mut Dump) -> Option<u64> {
     row.cgroup.filter(|id| *id != ROOT)
 }
 
-/// The kernel tells of every TCP socket that it destroys, with its final counters.
+/// The kernel's events on TCP sockets that it destroys, with their final counters.
 #[derive(Debug)]
 pub struct DestroyEvents {
     fd: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
-    /// Dropped by the kernel so far, and perhaps more just now.
+    /// How many the kernel has dropped so far; `losing`: it may be dropping more.
     lost: u64,
     losing: bool,
 }
 
 impl DestroyEvents {
-    /// Of these local ports only, filtered in the kernel: both ends of a loopback connection make events.
+    /// Begins to follow them, for these local ports only, filtered in the kernel: both ends of a loopback connection make events.
     pub fn join(ports: &BTreeSet<u16>) -> io::Result<DestroyEvents> {
         let fd = netlink::open(DESTROY_GROUPS)?;
-        // Without these two there is more to read and less time to do so, and that is all.
+        // If these two fail, there is more to read and less time for it; nothing else is lost.
         let _ = set_option(&fd, libc::SO_RCVBUF, &MOST_BUFFERED);
         if ports.len() <= MOST_FILTERED_PORTS {
             let _ = filter(&fd, ports);
@@ -239,8 +242,8 @@ impl DestroyEvents {
         }
     }
 
-    /// Reads those that are there, `most` at most so that a storm of them holds up nothing, and returns how many were lost because we did
-    /// not read in time: exactly, where the kernel can be asked.
+    /// Reads the events that are there, `most` at most, so that many of them delay nothing else. Returns how many were lost because they
+    /// were not read in time: exactly, where the kernel can be asked.
     pub fn read(&mut self, most: usize, mut found: impl FnMut(Row)) -> Lost {
         let mut drained = false;
         for _ in 0..most {
@@ -252,7 +255,7 @@ impl DestroyEvents {
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.losing = true,
                 Err(_) => {
                     use std::task::{Context, Waker};
-                    // Nothing left: arm the next wake-up.
+                    // Nothing is left: the next event wakes the loop again.
                     if let std::task::Poll::Ready(Ok(mut ready)) =
                         self.fd.poll_read_ready(&mut Context::from_waker(Waker::noop()))
                     {
@@ -266,7 +269,7 @@ impl DestroyEvents {
         if !self.losing {
             return Lost::None;
         }
-        // The kernel says so once, and goes on dropping until the queue was empty.
+        // The kernel reports the loss once, and goes on dropping until the queue was empty.
         self.losing = !drained;
         match netlink::address(self.fd.get_ref()).ok().and_then(proc::netlink_drops) {
             Some(drops) => Lost::Exactly(drops.saturating_sub(std::mem::replace(&mut self.lost, drops))),
@@ -283,10 +286,10 @@ pub enum Lost {
     Some,
 }
 
-/// Asked for; the kernel grants net.core.rmem_max. One event takes about 1.3 kB of it.
+/// The buffer that is asked for, in bytes; the kernel grants net.core.rmem_max. One event takes about 1.3 kB of it.
 const MOST_BUFFERED: libc::c_int = 4 << 20;
 
-/// Classic BPF: keep a message whose source port, at offset 20, is one of these.
+/// Sets a filter in classic BPF: a message is kept if its source port, at offset 20, is one of these.
 fn filter(fd: &OwnedFd, ports: &BTreeSet<u16>) -> io::Result<()> {
     let step = |code: u32, jt: usize, jf: usize, k: u32| libc::sock_filter { code: code as u16, jt: jt as u8, jf: jf as u8, k };
     let mut program = vec![step(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 20)];

@@ -1,5 +1,4 @@
-//! Writing to stderr without ever waiting for whoever reads it, and without setting O_NONBLOCK on a description that is also the
-//! app's.
+//! Writing to stderr without ever waiting for its reader, and without setting O_NONBLOCK on an open file that the app uses too.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata, OpenOptions};
@@ -18,22 +17,22 @@ const STDERR: i32 = 2;
 #[derive(Debug)]
 pub struct Stderr {
     way: Way,
-    /// A line went in part, as to a disk that fills up: the next one must not be glued to it.
+    /// A line was written in part, for example to a full disk: the next one must begin on a new line.
     torn: AtomicBool,
 }
 
-/// How it is written to, by what it is.
+/// How it is written to; this depends on what it is.
 #[derive(Debug)]
 enum Way {
-    /// A terminal or a pipe, opened anew: that description is ours to make non-blocking.
+    /// A terminal or a pipe, opened again: this open file is only lameduck's, so it can be non-blocking.
     Own(File),
-    /// A pipe that is another user's, so that it can't be opened: spliced from one of our own, SPLICE_F_NONBLOCK is for that call alone.
-    /// Each line takes one of its sixteen pages, however short.
+    /// A pipe of another user, which can't be opened again: lines are spliced from a pipe of lameduck's own, and SPLICE_F_NONBLOCK is for
+    /// that call alone. Each line takes one of its sixteen pages, however short it is.
     Pipe {
         read: OwnedFd,
         write: OwnedFd,
     },
-    /// A file or a device: written when poll says it has room.
+    /// A file or a device: written to when poll says that it has room.
     Plain,
     Socket,
 }
@@ -46,7 +45,7 @@ impl Stderr {
         Stderr { way, torn: AtomicBool::new(false) }
     }
 
-    /// Writes a line of at most a page, and never waits.
+    /// Writes a line of at most one page, and never waits. The error: not all of it could be written.
     pub fn write(&self, line: &[u8]) -> io::Result<()> {
         let line = if self.torn.load(Ordering::Relaxed) { Cow::Owned([b"\n", line].concat()) } else { Cow::Borrowed(line) };
         let written = self.way.write(&line)?;
@@ -68,7 +67,7 @@ impl Way {
             let is_it = file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (ours.dev(), ours.ino()));
             is_it.then_some(file)
         };
-        // A terminal without /proc by its number.
+        // A terminal is opened by its number where there is no /proc.
         let by_number = || if terminal { anew(&format!("/dev/pts/{}", libc::minor(ours.rdev()))) } else { None };
         if (terminal || kind.is_fifo())
             && let Some(file) = anew("/proc/self/fd/2").or_else(by_number)
@@ -83,7 +82,7 @@ impl Way {
         if kind.is_socket() { Way::Socket } else { Way::Plain }
     }
 
-    /// How many bytes went.
+    /// Writes, and returns how many bytes were written.
     fn write(&self, line: &[u8]) -> io::Result<usize> {
         match self {
             Way::Own(file) => (&*file).write(line),
@@ -117,7 +116,7 @@ fn splice(read: &OwnedFd, write: &OwnedFd, line: &[u8]) -> io::Result<usize> {
             return Ok(line.len());
         }
         let error = if moved < 0 { io::Error::last_os_error() } else { io::ErrorKind::WriteZero.into() };
-        // What did not go must not go before the next line.
+        // What could not be written must not come before the next line.
         let mut rest = [0u8; 4096];
         while libc::read(read.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len()) > 0 {}
         Err(error)

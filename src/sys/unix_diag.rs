@@ -12,7 +12,7 @@ const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
-/// Name, peer, who waits to be accepted, queues.
+/// What is asked for: name, peer, connections that wait to be accepted, queues.
 const SHOW: u32 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4;
 const ESTABLISHED: u8 = 1;
 const LISTEN: u8 = 10;
@@ -24,15 +24,15 @@ pub struct UnixSocket {
     pub inode: u32,
     /// The inode of the other end.
     pub peer: Option<u32>,
-    /// Of a listener: the inodes of those that wait to be accepted, their own ends.
+    /// Of a listener: the inodes of the connections that wait to be accepted, at their clients' ends.
     pub waiting: Vec<u32>,
-    /// A path, or an abstract name behind a NUL. What was accepted has its listener's.
+    /// A path, or an abstract name behind a NUL. An accepted connection has its listener's name.
     pub name: Vec<u8>,
     pub rqueue: u32,
     pub wqueue: u32,
 }
 
-/// One socket, from the body of its message. Never panics, whatever the bytes.
+/// Decodes one socket from the body of its message. None: it is none. Never panics, whatever the bytes.
 pub fn decode(message: &[u8]) -> Option<UnixSocket> {
     let mut socket = UnixSocket {
         cookie: u64::from(u32_at(message, 8)?) | u64::from(u32_at(message, 12)?) << 32,
@@ -52,7 +52,7 @@ pub fn decode(message: &[u8]) -> Option<UnixSocket> {
     Some(socket)
 }
 
-/// Listeners and connections that have a name. True: some may be missing.
+/// Calls `found` for listeners and connections that have a name. True: some may be missing.
 pub fn sockets(dump: &mut Dump, mut found: impl FnMut(UnixSocket)) -> io::Result<bool> {
     let mut body = [0; 24];
     body[0] = libc::AF_UNIX as u8;
@@ -74,7 +74,7 @@ pub fn sockets_of_proc(mut found: impl FnMut(UnixSocket)) -> io::Result<()> {
     Ok(())
 }
 
-/// `0000000000000000: 00000002 00000000 00010000 0001 01 20734 /run/php/php-fpm.sock`
+/// Decodes a line such as `0000000000000000: 00000002 00000000 00010000 0001 01 20734 /run/php/php-fpm.sock`. None: it is no such line.
 pub fn parse(line: &[u8]) -> Option<UnixSocket> {
     // __SO_ACCEPTCON
     const LISTENS: u32 = 0x10000;

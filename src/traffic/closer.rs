@@ -1,4 +1,5 @@
-//! Closes connections of the app, in a thread of its own: it may have to take the app's real ids, and whatever hangs there holds up nothing.
+//! Closes connections of the app, in a thread of its own: it may have to take the app's real ids, and a call that hangs there delays
+//! nothing else.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,24 +13,24 @@ use crate::core::traffic::keepalive::Chosen;
 use crate::sys::connection::{self, Owner};
 use crate::sys::proc::{self, Process};
 
-/// Descriptors that are looked at, as in ports.rs.
+/// How many descriptors are read at most, as in ports.rs.
 const MOST_DESCRIPTORS: usize = 65_536;
-/// Whose a connection is, is looked up anew so often at most.
+/// How long after a search for the holders of connections the next one may begin.
 const FIND_EVERY: Duration = Duration::from_millis(100);
-/// Enough for a handful of calls, and a read of /proc.
+/// The stack of the thread, in bytes: enough for a few calls and a read of /proc.
 const STACK: usize = 128 << 10;
 
-/// What became of a connection that was to be closed.
+/// How the closing of a connection ended.
 #[derive(Debug)]
 pub enum Outcome {
     Closed,
-    /// A request or an answer came, or it is somebody else's now: another time perhaps.
+    /// A request or an answer came, or another process holds it now: it may be tried again later.
     Moved,
-    /// It cannot be had.
+    /// It cannot be closed.
     Refused(io::Error),
 }
 
-/// The thread, as the loop sees it.
+/// The loop's side of the thread.
 #[derive(Debug)]
 pub struct Closer {
     wanted: Sender<Vec<Chosen>>,
@@ -44,7 +45,7 @@ impl Closer {
             let mut sockets = Sockets::new(family);
             for batch in batches {
                 let outcomes: Vec<_> = batch.into_iter().map(|chosen| (chosen, sockets.close(&chosen))).collect();
-                // Before anybody can know: with the app's ids this thread could be signalled by the app.
+                // Before the result is passed on: with the app's ids this thread could be signalled by the app.
                 sockets.give_ids_back();
                 for outcome in outcomes {
                     let _ = sender.send(outcome);
@@ -54,12 +55,12 @@ impl Closer {
         Ok(Closer { wanted, outcomes })
     }
 
-    /// Asks for these to be closed. False: nobody does so any more.
+    /// Asks for these connections to be closed. False: the thread is gone.
     pub fn close(&self, chosen: Vec<Chosen>) -> bool {
         self.wanted.send(chosen).is_ok()
     }
 
-    /// What has become of those that were asked for.
+    /// The outcome for one connection that was asked for. None: there is no other one yet.
     pub fn outcome(&self) -> Option<(Chosen, Outcome)> {
         self.outcomes.try_recv().ok()
     }
@@ -69,7 +70,7 @@ impl Closer {
 struct Sockets {
     family: Family,
     owners: HashMap<i32, Owner>,
-    /// By inode: the process, and the number of its descriptor.
+    /// By inode: the process that holds it, and the number of its descriptor.
     places: HashMap<u64, (i32, i32)>,
     found_at: Option<Instant>,
     /// Why some could not be looked for.
@@ -104,7 +105,7 @@ impl Sockets {
             Ok(true) => Outcome::Closed,
             Ok(false) => Outcome::Moved,
             Err(error) if is_refusal(&error) => Outcome::Refused(error),
-            // The process or its descriptor is gone, or we have no descriptor left for it just now.
+            // The process or its descriptor is gone, or lameduck has no free descriptor at this moment.
             Err(_) => {
                 self.places.remove(&inode);
                 Outcome::Moved
@@ -112,7 +113,7 @@ impl Sockets {
         }
     }
 
-    /// Looks through the descriptors of the app's processes.
+    /// Reads the descriptors of the app's processes.
     fn find(&mut self) {
         self.owners.clear();
         self.places.clear();
@@ -120,7 +121,7 @@ impl Sockets {
         for process in self.family.members(&proc::processes()) {
             match proc::socket_descriptors(&process, &mut left) {
                 Some(sockets) => self.places.extend(sockets.into_iter().map(|(number, inode)| (inode, (process.pid, number)))),
-                // /proc does not show them; whoever may duplicate them can look.
+                // /proc does not show them; but if they may be duplicated, each can be looked at that way.
                 None => self.find_one_by_one(&process, &mut left),
             }
         }
@@ -145,7 +146,7 @@ impl Sockets {
         }
     }
 
-    /// A duplicate of a process's descriptor; where it is another user's, with that user's real ids.
+    /// A duplicate of a process's descriptor. If the process is another user's, this thread takes that user's real ids for the call.
     fn duplicate(&mut self, pid: i32, number: i32) -> io::Result<std::os::fd::OwnedFd> {
         let owner = match self.owners.entry(pid) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -178,7 +179,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// EPERM; EACCES of a security module; ENOSYS.
+/// Whether it is refused for good: EPERM; EACCES of a security module; ENOSYS.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
 }

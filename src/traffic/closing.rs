@@ -1,4 +1,4 @@
-//! What the kernel still delivers when every process of the app is gone.
+//! What the kernel still delivers when every process of the app has ended.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,13 @@ use crate::core::traffic::row::State;
 use crate::sys::netlink::Dump;
 use crate::sys::{proc, sock_diag};
 
-/// False: nothing is left to be delivered. A socket that still delivers has no owner any more, and this host has none of that kind.
+/// Whether answers may still be undelivered. False: none are. A socket that still delivers has no owner any more, and this host has no such
+/// socket.
 pub fn may_answers_be_left() -> bool {
     proc::tcp_orphans() != Some(0)
 }
 
-/// How many connections of this container still have bytes of an answer to be delivered. None: nobody can tell.
+/// How many connections of this container still have bytes of an answer to be delivered. None: this cannot be known.
 pub fn answers_left() -> Option<usize> {
     let mut dump = Dump::open().ok()?;
     let mut rows = Vec::new();

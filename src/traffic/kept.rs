@@ -14,19 +14,20 @@ use crate::core::traffic::tracker::Tracker;
 use crate::core::traffic::{KeptAlive, Sample};
 use crate::sys::connection;
 
-/// While connections are closed, looking takes at most a quarter of one CPU,
+/// While connections are closed, the pause after a look is this many times as long as the look's CPU time: looking then takes at most a
+/// quarter of one CPU.
 const SHARE: u32 = 4;
-/// and comes so soon again,
+/// The shortest pause between two looks while connections are closed.
 const SHORTEST: Duration = Duration::from_millis(2);
-/// for so long. Then it is as before.
+/// How long the looks may come this often. After that they take a twentieth of one CPU again.
 const FAST: Duration = Duration::from_secs(3);
 
-/// What to do, and for which server.
+/// What the user wants, and for which server.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     pub keep_alive: KeepAlive,
     pub server: servers::KeptAlive,
-    /// It is we who send the server its own stop signal.
+    /// lameduck sends the server its own graceful signal.
     pub own_stop: bool,
 }
 
@@ -35,13 +36,13 @@ pub struct Kept {
     wanted: Wanted,
     family: Family,
     way: Way,
-    /// The way has changed since somebody asked.
+    /// The way has changed since `news` was last called.
     is_new: bool,
     closer: Option<Closer>,
     closed: u64,
-    /// There were some.
+    /// Kept-alive connections were seen.
     seen: bool,
-    /// Why they cannot be closed, to be said once there are some.
+    /// Why they cannot be closed. It is logged when there is one to close.
     refused: Option<io::Error>,
 }
 
@@ -55,7 +56,7 @@ impl Kept {
         Kept { wanted, family, way, is_new: true, closer: None, closed: 0, seen: false, refused }
     }
 
-    /// The way, if it is new.
+    /// The way, if it is new since the last call.
     pub fn news(&mut self) -> Option<Way> {
         std::mem::take(&mut self.is_new).then_some(self.way)
     }
@@ -64,7 +65,7 @@ impl Kept {
         self.closed
     }
 
-    /// Before a look: what has become of those that were to be closed.
+    /// To be called before a look: takes the outcomes of the connections that were to be closed.
     pub fn hear(&mut self, now: Uptime, tracker: &mut Tracker, warnings: &mut Vec<String>) {
         while let Some((chosen, outcome)) = self.closer.as_ref().and_then(Closer::outcome) {
             match outcome {
@@ -95,7 +96,7 @@ impl Kept {
         (self.way, self.is_new) = (way, true);
     }
 
-    /// After a look. What cannot be done is said when there is something to do.
+    /// To be called after a look: logs what cannot be done, if there is something to do.
     pub fn looked(&mut self, sample: &Sample, warnings: &mut Vec<String>) {
         self.seen |= sample.kept.open > 0;
         if self.seen
@@ -109,7 +110,7 @@ impl Kept {
         }
     }
 
-    /// Closes those that the last look has chosen; the next look is the first that chooses.
+    /// Closes the connections that the last look has chosen. At the first call it only begins: the next look chooses.
     pub fn close(&mut self, now: Uptime, tracker: &mut Tracker, warnings: &mut Vec<String>) {
         if self.closer.is_none() {
             match Closer::start(self.family) {
@@ -129,13 +130,13 @@ impl Kept {
         }
     }
 
-    /// How soon to look again while connections are closed, by what looking takes. None: as ever.
+    /// The pause until the next look while connections are closed, by the CPU time of the last one. None: the usual pause.
     pub fn interval(&self, now: Uptime, spent: Duration, tracker: &Tracker, kept: KeptAlive) -> Option<Duration> {
         let is_fast = tracker.closing().is_some_and(|closing| now.since(closing.since()) < FAST);
         (is_fast && self.way == Way::Close && kept.open > 0).then(|| (spent * SHARE).max(SHORTEST))
     }
 
-    /// The `keep-alive` event, if there were any: how many were closed, how many are left, and how.
+    /// Logs the `keep-alive` event, if there were such connections: how many were closed, how many are left, and the way.
     pub fn say(&self, left: usize) {
         if self.seen || self.closed > 0 {
             info!(event = "keep-alive", closed = self.closed, left, way = self.way.name());
@@ -143,7 +144,7 @@ impl Kept {
     }
 }
 
-/// What would permit it. A seccomp profile may answer as an old kernel does.
+/// What would permit the closing. A seccomp profile may answer as an old kernel does.
 pub fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {

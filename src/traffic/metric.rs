@@ -1,17 +1,18 @@
-//! `--in-flight`: the app itself says how much it is working on. Asked between two looks, over HTTP/1.0, within bounds of time and
+//! `--in-flight`: the app itself says how much it is working on. It is asked between two looks, over HTTP/1.0, within bounds of time and
 //! size; the loop never waits for it.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::core::exposition::{Malformed, Sum};
-use crate::core::question::Question;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
 use crate::core::time::Uptime;
+use crate::core::traffic::exposition::{Malformed, Sum};
+use crate::core::traffic::question::Question;
 use crate::http::{self, Own};
 
-/// One question and its whole answer.
+/// The time for one question and its whole answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer counts this long.
+/// For how long an answer counts.
 const FRESH: Duration = Duration::from_millis(1500);
 const MOST_BYTES: usize = 16 << 20;
 
@@ -20,9 +21,9 @@ type Answer = Result<u64, String>;
 #[derive(Debug)]
 pub struct Metric {
     question: Question,
-    sender: Sender<Answer>,
-    answers: Receiver<Answer>,
-    own: Sender<Own>,
+    sender: UnboundedSender<Answer>,
+    answers: UnboundedReceiver<Answer>,
+    own: UnboundedSender<Own>,
     asking: bool,
     answer: Option<(u64, Uptime)>,
     failing: bool,
@@ -30,15 +31,15 @@ pub struct Metric {
 }
 
 impl Metric {
-    pub fn new(question: Question, own: Sender<Own>) -> Metric {
-        let (sender, answers) = channel();
+    pub fn new(question: Question, own: UnboundedSender<Own>) -> Metric {
+        let (sender, answers) = unbounded_channel();
         Metric { question, sender, answers, own, asking: false, answer: None, failing: false, warned: false }
     }
 
-    /// Takes what came since. Returns why there is no answer, once.
+    /// Takes the answers that have come. Returns why there is no answer, once for each failure.
     pub fn hear(&mut self, now: Uptime) -> Option<String> {
         let mut warning = None;
-        for answer in self.answers.try_iter() {
+        while let Ok(answer) = self.answers.try_recv() {
             self.asking = false;
             match answer {
                 Ok(count) => {
@@ -46,7 +47,7 @@ impl Metric {
                     self.answer = Some((count, now));
                 }
                 Err(why) => {
-                    // The answer before counts for as long as it is fresh.
+                    // The answer before counts as long as it is fresh.
                     self.failing = true;
                     if !std::mem::replace(&mut self.warned, true) {
                         warning = Some(why);
@@ -57,7 +58,7 @@ impl Metric {
         warning
     }
 
-    /// The latest answer, and asks again. None: there is no fresh one, so the sockets decide.
+    /// Returns the latest answer, and asks again. None: there is no fresh one, so the sockets decide.
     pub fn look(&mut self, now: Uptime) -> Option<u64> {
         if !std::mem::replace(&mut self.asking, true) {
             let (question, sender, own) = (self.question.clone(), self.sender.clone(), self.own.clone());
@@ -72,18 +73,18 @@ impl Metric {
         self.answer.filter(|(_, at)| now.since(*at) < FRESH).map(|(count, _)| count)
     }
 
-    /// Whether there is an answer to go by.
+    /// Whether there is a fresh answer.
     pub fn answers(&self) -> bool {
         !self.failing
     }
 
-    /// The first answer is still to come: for no longer than a question may take.
+    /// Whether the first answer is still to come: at most for the time of one question.
     pub fn is_awaited(&self) -> bool {
         self.answer.is_none() && !self.failing
     }
 }
 
-async fn ask(question: &Question, own: &Sender<Own>) -> Answer {
+async fn ask(question: &Question, own: &UnboundedSender<Own>) -> Answer {
     let stream = http::connect(&question.url.host, question.url.port, Some(own)).await?;
     let answer = http::get(&stream, &question.url).await?;
     if answer.status != 200 {

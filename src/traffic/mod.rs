@@ -1,4 +1,4 @@
-//! The app's traffic: asleep until the stop signal, then one look after the other, each as short as it may be.
+//! The app's traffic. Nothing is watched until the stop signal; then it is looked at again and again, each time for as short as possible.
 
 mod closer;
 mod closing;
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::core::question::Question;
 use crate::core::servers;
 use crate::core::time::{Show, Uptime};
 use crate::core::traffic::keepalive::Way;
+use crate::core::traffic::question::Question;
 use crate::core::traffic::tracker::Tracker;
 use crate::core::traffic::verdict::Rules;
 use crate::core::traffic::{Sample, Tally};
@@ -38,18 +38,18 @@ use ports::{Ports, joined};
 use tables::{BLIND, Tables};
 use unix::Unix;
 
-/// Looking takes at most a twentieth of one CPU: so many times what it took is the rest that follows...
+/// The pause after a look is this many times as long as the CPU time of the look, so that looking takes at most a twentieth of one CPU.
 const SHARE: u32 = 20;
-/// ...but at least this much, and at most that much.
+/// The shortest and the longest pause between two looks.
 const SHORTEST: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A look that would take more of the CPU is taken in slices. What is done besides fits into the rest of a twentieth of `LONGEST`.
+/// A look that would take more CPU time than this is taken in slices. What is done besides fits into the rest of a twentieth of `LONGEST`.
 const SLICE: Duration = Duration::from_millis(40);
-/// The first one may take longer: what it finds is there already counts as old.
+/// The slice of the first look may be longer: the connections that it finds count as old.
 const FIRST_SLICE: Duration = Duration::from_millis(250);
-/// Destroy events that are read at once.
+/// How many destroy events are read at once.
 const MOST_EVENTS: usize = 1024;
-/// At the end, when there is nothing else to do.
+/// The same at the end, when there is nothing else to do.
 const LAST_EVENTS: usize = 65_536;
 
 #[derive(Debug)]
@@ -61,19 +61,19 @@ pub struct Traffic {
     metric: Option<Metric>,
     own: OwnConnections,
     tracker: Tracker,
-    /// None: nobody is to be stopped.
+    /// None: nothing is to be stopped.
     kept: Option<Kept>,
-    /// Connections ever accepted in this network namespace, and how many of them we knew of.
+    /// How many connections were ever accepted in this network namespace, and how many of these were seen here.
     opened: Option<u64>,
     known: u64,
     interval: Duration,
-    /// The latest look.
+    /// The sample of the latest look.
     last: Option<Sample>,
     torn_said: bool,
     warnings: Vec<String>,
 }
 
-/// What a look has found that stands alone.
+/// What a single look has found.
 #[derive(Debug)]
 pub struct Found {
     pub listening: Option<bool>,
@@ -84,7 +84,7 @@ pub struct Found {
 /// What to watch.
 pub struct Watch<'a> {
     rules: Rules,
-    /// Those of `--port`.
+    /// The ports of `--port`.
     ports: &'a [u16],
     in_flight: Option<&'a Question>,
     kept: Option<Wanted>,
@@ -92,20 +92,29 @@ pub struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// The sockets alone.
+    /// To watch the sockets alone.
     pub fn plain(rules: Rules, ports: &[u16], family: Family) -> Watch<'_> {
         Watch { rules, ports, in_flight: None, kept: None, family }
     }
 
-    /// For a stop. `server`: what is known of kept-alive connections of the one that runs; `own_stop`: it is we who send it its stop signal.
+    /// To watch a stop. `server`: what is known of the kept-alive connections of the server that runs. `own_stop`: lameduck sends it its
+    /// own graceful signal.
     pub fn of(plan: &Plan, family: Family, server: servers::KeptAlive, own_stop: bool) -> Watch<'_> {
         let kept = Some(Wanted { keep_alive: plan.keep_alive, server, own_stop });
         Watch { rules: plan.rules.clone(), ports: &plan.ports, in_flight: plan.in_flight.as_ref(), kept, family }
     }
 }
 
+/// Returns when connections have ended; never returns if nothing is watched. Cancel-safe.
+pub async fn ended(traffic: Option<&Traffic>) {
+    match traffic {
+        Some(traffic) => traffic.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Traffic {
-    /// Finds the app's sockets; the first look then notes what is there: the baseline.
+    /// Finds the app's sockets. The first look then notes which connections are there: the baseline.
     pub fn begin(now: Uptime, watch: Watch<'_>, own: OwnConnections) -> Traffic {
         let (question, kept, family) = (watch.in_flight.cloned(), watch.kept, watch.family);
         let mut traffic = Traffic::find(now, watch);
@@ -118,8 +127,8 @@ impl Traffic {
         traffic
     }
 
-    /// A look that stands alone, for whoever asks while nothing is watched. What came before it is not known: where it decides whether a
-    /// connection that has rested for long was answered, the kernel is asked, and the look is taken once more.
+    /// A single look, for a question while nothing is watched. What came before it is not known: where that decides whether a connection at
+    /// rest was answered, the kernel is asked, and the look is taken once more.
     pub fn look_once(watch: Watch<'_>) -> Found {
         let now = Uptime::default();
         let mut traffic = Traffic::find(now, watch);
@@ -130,7 +139,7 @@ impl Traffic {
         Found { listening: traffic.listens(), source: traffic.source(), sample: sample.unwrap_or_default() }
     }
 
-    /// Whether the app listens, for all that can be known.
+    /// Whether the app listens, as far as can be known.
     pub fn is_listening(watch: Watch<'_>) -> bool {
         let traffic = Traffic::find(Uptime::default(), watch);
         match traffic.ports.found_by() {
@@ -183,7 +192,7 @@ impl Traffic {
         self.ports.numbers()
     }
 
-    /// The `lame-duck` event: what is watched, and what the first look has found.
+    /// Logs the `lame-duck` event: what is watched, and what the first look has found.
     pub fn announce(&mut self, sample: Option<&Sample>) {
         let sample = sample.cloned().unwrap_or_default();
         info!(
@@ -205,19 +214,19 @@ impl Traffic {
         self.say_warnings();
     }
 
-    /// What could not be had, once.
+    /// Logs what could not be read, each time once.
     pub fn say_warnings(&mut self) {
         for warning in std::mem::take(&mut self.warnings) {
             warn!(event = "warning", message = warning);
         }
     }
 
-    /// What to do about kept-alive connections, if that is new.
+    /// What to do about kept-alive connections, if that has changed since the last call.
     pub fn keep_alive(&mut self) -> Option<Way> {
         self.kept.as_mut().and_then(Kept::news)
     }
 
-    /// Closes those kept-alive connections that the last look has chosen.
+    /// Closes the kept-alive connections that the last look has chosen.
     pub fn close_kept(&mut self, now: Uptime) {
         if let Some(kept) = &mut self.kept {
             kept.close(now, &mut self.tracker, &mut self.warnings);
@@ -234,7 +243,7 @@ impl Traffic {
         self.interval
     }
 
-    /// The app has its stop signal.
+    /// The app has been sent its stop signal.
     pub fn stopping(&mut self) {
         if let Some(kept) = &self.kept {
             kept.say(self.last.as_ref().map_or(0, |sample| sample.kept.open));
@@ -248,7 +257,7 @@ impl Traffic {
         self.tracker.app_ended();
     }
 
-    /// None: nothing could be seen at all.
+    /// How the connections have ended. None: nothing could be seen at all.
     pub fn tally(&self) -> Option<Tally> {
         if self.tables.are_off() { None } else { Some(self.tracker.tally()) }
     }
@@ -258,25 +267,25 @@ impl Traffic {
         self.tracker.cut_on()
     }
 
-    /// The latest look.
+    /// The sample of the latest look.
     pub fn last(&self) -> Option<&Sample> {
         self.last.as_ref()
     }
 
-    /// Returns when connections have ended; never, where that cannot be followed. Cancel-safe.
-    pub async fn ended(&self) {
+    /// Returns when connections have ended; never returns where that cannot be followed. Cancel-safe.
+    async fn ended(&self) {
         match self.tables.events() {
             Some(events) => events.readable().await,
             None => std::future::pending().await,
         }
     }
 
-    /// Reads the ends of connections.
+    /// Reads the announced ends of connections.
     pub fn read_ends(&mut self, now: Uptime) {
         self.read_events(now, MOST_EVENTS);
     }
 
-    /// As `read_ends`, for the last time: all that are there.
+    /// As `read_ends`, for the last time: reads all that are there.
     pub fn read_last_ends(&mut self, now: Uptime) {
         self.read_events(now, LAST_EVENTS);
     }
@@ -306,8 +315,8 @@ impl Traffic {
         }
     }
 
-    /// What the kernel counted and we did not see. It counts the whole namespace, so it may say too much: rather an arrival that was
-    /// none than one missed.
+    /// Adds connections that the kernel counted and no look has shown. It counts the whole namespace, so the figure may be too high: better
+    /// one arrival too many than one missed.
     fn count_opened(&mut self, now: Uptime) {
         let opened = proc::passive_opens();
         let known = self.tracker.accepted() + self.own.count + self.origins.left_out;
@@ -317,7 +326,7 @@ impl Traffic {
         (self.opened, self.known) = (opened, known);
     }
 
-    /// Takes a look, or a slice of one. None: the source is lost.
+    /// Takes a look, or one slice of it. None: nothing can be seen any more.
     pub fn look(&mut self, now: Uptime) -> Option<Sample> {
         let before = sys::cpu_time();
         let spent = || sys::cpu_time().saturating_sub(before);
@@ -348,7 +357,7 @@ impl Traffic {
         let listening = self.ports.listening;
         let has_tcp = !self.ports.numbers().is_empty();
         if !has_tcp && self.unix.is_none() {
-            // Nothing to watch: what is known of its listening is all there is.
+            // There is nothing to watch: all that is known is whether it listens.
             let known = !self.tables.are_off() || listening == Some(false);
             return known.then(|| Sample { listening, ..Sample::default() });
         }
@@ -356,7 +365,7 @@ impl Traffic {
             match self.read(now, &in_time).map(|whole| whole && self.tables.break_ties(&mut self.tracker, &in_time)) {
                 Ok(true) => {}
                 Ok(false) => {
-                    // To be continued. Until then nothing can be concluded from what is missing.
+                    // The look goes on later. Until then nothing may be concluded from what is missing.
                     let last = self.last.clone().unwrap_or_default();
                     return Some(Sample { listening, watched: true, partial: true, ..last });
                 }
@@ -395,7 +404,8 @@ impl Traffic {
         Ok(whole)
     }
 
-    /// The source failed: it is tried once more, then comes the next best.
+    /// The source has failed: it is tried once more, and after that the next best is used. Returns the sample of that one. None: none is
+    /// left.
     fn degrade(&mut self, now: Uptime, error: &io::Error, in_time: impl Fn() -> bool) -> Option<Sample> {
         let other_names = self.tables.degrade(error, &mut self.warnings);
         self.origins.begin_again();
@@ -407,7 +417,7 @@ impl Traffic {
         if self.tables.are_off() { None } else { self.sample(now, in_time) }
     }
 
-    /// `--in-flight`: the app's own word replaces the verdict. Arrivals and the accept queue are the kernel's all the same.
+    /// `--in-flight`: the app's own figure replaces the verdict. Arrivals and the accept queue still come from the kernel.
     fn ask(&mut self, now: Uptime, sample: &mut Option<Sample>) {
         let Some(metric) = &mut self.metric else { return };
         let count = metric.look(now);
@@ -422,7 +432,7 @@ impl Traffic {
         }
     }
 
-    /// Between two looks: one that takes long would be given up for it, each time.
+    /// Looks for new listeners, but only between two looks: in the middle it would end a look that takes long, each time.
     fn find_new_listeners(&mut self, now: Uptime) {
         if self.tables.are_being_read() {
             return;
@@ -434,5 +444,5 @@ impl Traffic {
     }
 }
 
-/// What --in-flight may say; more is a lie, and sums must not overflow.
+/// The largest figure that --in-flight may give: a larger one is wrong, and sums must not overflow.
 const MOST_IN_FLIGHT: u64 = 1 << 30;

@@ -1,5 +1,5 @@
-//! Which of the connections on the app's ports are its traffic: those left out that its own processes make to each other, and those of
-//! others that listen on the same port.
+//! Which of the connections on the app's ports are its traffic. Left out are those that its own processes make to each other, and those of
+//! other processes that listen on the same port.
 
 use std::collections::HashMap;
 
@@ -9,41 +9,41 @@ use crate::core::traffic::origin::{Whose, Within, Writers};
 use crate::core::traffic::row::{Row, State};
 use crate::sys::proc;
 
-/// So many connections within this host wait to be looked into; more of them count as clients'.
+/// How many connections within this host may wait to be looked up; any more count as clients'.
 const MOST_PENDING: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub struct Origins {
-    /// By cookie: those that were looked into, and whether the present look has shown them.
+    /// The connections that were looked up, by cookie: whose each one is, and whether the present look has shown it.
     known: HashMap<u64, (Whose, bool)>,
-    /// Of the present look: both ends are on this host, and nobody has looked yet who holds the client's.
+    /// Rows of the present look whose two ends are on this host, and whose client's end was not looked up yet.
     pending: Vec<Row>,
     /// What was found out about connections within this host, by port.
     within: HashMap<u16, Within>,
     /// The app's processes that are known to connect to their own server.
     writers: Writers,
-    /// So many connections that are not traffic have ended.
+    /// How many connections that are not traffic have ended.
     pub left_out: u64,
 }
 
-/// What is to be done with a connection that has ended.
+/// How to count a connection that has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
     Traffic,
     NotTraffic,
-    /// It may have been another's that listens on the same port.
+    /// It may have belonged to another process that listens on the same port.
     Perhaps,
 }
 
 impl Origins {
-    /// From now on connections end that no look has shown.
+    /// Begins: from now on, connections that no look has shown may end.
     pub fn begin(ports: &Ports) -> Origins {
         let mut writers = Writers::new(ports.self_connecting());
         writers.begin(proc::written);
         Origins { writers, ..Origins::default() }
     }
 
-    /// Whether this row is the app's traffic. What cannot be told yet is kept for `settle`.
+    /// Whether this row is the app's traffic. A row that cannot be judged yet is kept for `settle`, and is not shown now.
     pub fn is_traffic(&mut self, row: &Row, ports: &Ports, tables_tell: bool) -> bool {
         if ports.is_neighbours(row) {
             if row.state != State::Listen {
@@ -63,7 +63,8 @@ impl Origins {
         true
     }
 
-    /// All rows of the look are there: finds out whose those are that have both ends on this host, and shows the traffic among them.
+    /// All rows of the look are there: finds out whose those are that have both ends on this host, and calls `show` for each that is
+    /// traffic.
     pub fn settle(&mut self, ports: &mut Ports, tables: &mut Tables, mut show: impl FnMut(&Row)) {
         let rows = std::mem::take(&mut self.pending);
         if rows.is_empty() {
@@ -76,11 +77,11 @@ impl Origins {
         for row in rows {
             let mut whose = ports.holders().whose(tables.client_end(&row));
             if whose == Some(Whose::Client) && !std::mem::replace(&mut held_now, true) {
-                // Held by a socket that is new, perhaps: the app's descriptors are walked once more.
+                // The socket that holds it may be new: the app's descriptors are read once more.
                 ports.holders_now();
             }
             if whose == Some(Whose::Client) {
-                // Asked again, behind the walk: it may have been closed before.
+                // Asked once more after that: it may have been closed before.
                 whose = ports.holders().whose(tables.client_end(&row));
             }
             if let Some(whose) = whose {
@@ -108,7 +109,7 @@ impl Origins {
         ended
     }
 
-    /// Whether a connection within this host was the app's own, where nobody holds the client's end any more.
+    /// Whether a connection within this host was the app's own, when no process holds the client's end any more.
     fn was_internal(&mut self, row: &Row, ports: &mut Ports) -> bool {
         if self.within.get(&row.port).is_some_and(Within::is_internal) && ports.is_alone() {
             return true;
@@ -117,7 +118,7 @@ impl Origins {
         self.writers.wrote(info.bytes_received, proc::written)
     }
 
-    /// The look is over: what it did not show is gone. `torn`: it may have been missed.
+    /// The look is over: forgets connections that it did not show. `torn`: it may have missed some, so none is forgotten.
     pub fn looked(&mut self, torn: bool) {
         self.known.retain(|_, (_, seen)| torn || std::mem::take(seen));
     }

@@ -1,27 +1,28 @@
-//! Our own connections to the app: questions, which are no traffic.
+//! lameduck's own connections to the app (readiness, warm-up, `--in-flight`), which are not traffic.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::core::time::Uptime;
 use crate::core::traffic::row::Row;
 use crate::http::Own;
 
-/// At once; more and the oldest counts as a client's.
+/// How many may be open at once; with more, the oldest counts as a client's.
 const MOST: usize = 1024;
-/// Kept while nobody watches: these may be open still.
+/// How many are remembered while nothing is watched: these may still be open.
 const MOST_UNWATCHED: usize = 64;
-/// One that no whole look has shown for so long is over, whatever became of it: its port may be a client's next. On a busy machine the
-/// kernel tells of an end long after it.
+/// After this time without a whole look that shows it, a connection counts as ended: its port may be a client's next. On a busy machine the
+/// kernel announces an end long after it.
 const OVER_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct OwnConnections {
-    sender: Sender<Own>,
-    said: Receiver<Own>,
-    /// In the order they were made; when they were last seen.
+    sender: UnboundedSender<Own>,
+    said: UnboundedReceiver<Own>,
+    /// In the order in which they were made, with the time at which each was last seen.
     open: VecDeque<(Own, Uptime)>,
     /// How many there were.
     pub count: u64,
@@ -29,20 +30,20 @@ pub struct OwnConnections {
 
 impl Default for OwnConnections {
     fn default() -> OwnConnections {
-        let (sender, said) = channel();
+        let (sender, said) = unbounded_channel();
         OwnConnections { sender, said, open: VecDeque::new(), count: 0 }
     }
 }
 
 impl OwnConnections {
-    /// For whoever connects.
-    pub fn teller(&self) -> Sender<Own> {
+    /// Where to announce a connection of our own before it is made.
+    pub fn teller(&self) -> UnboundedSender<Own> {
         self.sender.clone()
     }
 
-    /// Takes what was said: before rows are judged by it.
+    /// Takes the announcements; to be called before rows are judged.
     pub fn hear(&mut self, now: Uptime) {
-        for own in self.said.try_iter() {
+        while let Ok(own) = self.said.try_recv() {
             if self.open.len() == MOST {
                 self.open.pop_front();
             }
@@ -51,14 +52,14 @@ impl OwnConnections {
         }
     }
 
-    /// While nobody watches: what is said is not kept for ever.
+    /// To be called while nothing is watched: takes the announcements, and keeps only the latest `MOST_UNWATCHED`.
     pub fn forget(&mut self, now: Uptime) {
         self.hear(now);
         let many = self.open.len().saturating_sub(MOST_UNWATCHED);
         self.open.drain(..many);
     }
 
-    /// Whether this is one of them.
+    /// Whether this row is one of them.
     pub fn has(&mut self, now: Uptime, row: &Row) -> bool {
         let place = self.place(row);
         if let Some(place) = place {
@@ -67,17 +68,17 @@ impl OwnConnections {
         place.is_some()
     }
 
-    /// Whether it was one of them, whose end this is.
+    /// Whether this is the end of one of them.
     pub fn ended(&mut self, row: &Row) -> bool {
         self.place(row).is_some_and(|place| self.open.remove(place).is_some())
     }
 
-    /// A whole look is over.
+    /// A whole look is over: forgets those that were not seen for `OVER_AFTER`.
     pub fn looked(&mut self, now: Uptime) {
         self.open.retain(|(_, seen)| now.since(*seen) < OVER_AFTER);
     }
 
-    /// From our port, and from the address itself or over loopback.
+    /// Where it stands in the list: it has our port, and comes from the address itself or over loopback.
     fn place(&self, row: &Row) -> Option<usize> {
         self.open.iter().position(|(own, _)| {
             let same_ports = (own.to.port(), own.from_port) == (row.port, row.peer_port);

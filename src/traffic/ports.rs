@@ -1,4 +1,4 @@
-//! Which sockets are the app's: found, not configured.
+//! Which sockets are the app's. They are found, not configured.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -16,22 +16,22 @@ use crate::core::traffic::row::Row;
 use crate::sys::proc::{self, CommandLine, Process};
 use crate::sys::unix_diag::UnixSocket;
 
-/// A process tree with more processes or descriptors than this is not walked: it would hold up the signals.
+/// A process tree with more processes or descriptors than this is not read, since that would delay signals.
 const MOST_PROCESSES: usize = 4096;
 const MOST_DESCRIPTORS: usize = 65_536;
-/// Listeners are looked for anew so often.
+/// How often new listeners are looked for.
 const LISTENERS_EVERY: Duration = Duration::from_secs(1);
 
-/// Whose sockets are wanted.
+/// Whose sockets are looked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
-    /// Of the processes of the container that we were started in, ourselves left out.
+    /// Those of the processes of the container that lameduck was started in, without lameduck itself.
     Container,
     Descendants,
 }
 
 impl Family {
-    /// Those of `processes` that live, ourselves left out.
+    /// Those of `processes` that belong to it and are alive, without lameduck itself.
     pub fn members(self, processes: &[Process]) -> Vec<Process> {
         let own = std::process::id() as i32;
         let mut family = match self {
@@ -46,7 +46,7 @@ impl Family {
 /// How the app's ports were found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FoundBy {
-    /// All that listens here: sidecars count too.
+    /// Everything that listens here is taken: sidecars count too.
     All,
     Cgroup,
     Descriptors,
@@ -70,26 +70,26 @@ pub struct Ports {
     family: Family,
     numbers: BTreeSet<u16>,
     found_by: FoundBy,
-    /// Whether the app listens on anything. None: nobody can tell.
+    /// Whether the app listens on anything. None: this cannot be known.
     pub listening: Option<bool>,
     udp: BTreeSet<u16>,
     holders: Option<Holders>,
-    /// The cgroup of this container, once somebody wanted to know. Inside, None: unknown.
+    /// The cgroup of this container, once it was looked up. Inside, None: unknown.
     cgroup: Option<Option<u64>>,
-    /// All that listens in this network namespace, if that can be seen.
+    /// All listeners of this network namespace, if they can be seen.
     listeners: Vec<Row>,
     sees_listeners: bool,
-    /// What the app has listened on so far.
+    /// The listeners of the app that were found so far.
     app_listeners: Vec<Row>,
-    /// Ports on which others listen too.
+    /// Ports on which other processes listen too.
     shared: BTreeMap<u16, Shared>,
-    /// The listeners that were looked at, the app's or not.
+    /// The listeners that were judged, the app's and others.
     judged: HashSet<u32>,
     looked_at: Uptime,
 }
 
 impl Ports {
-    /// Those of `--port`, or those that the app's processes hold. `unix`: all unix sockets that have a name.
+    /// Takes the ports of `--port`, or those that the app's processes listen on. `unix`: all unix sockets that have a name.
     pub fn find(
         now: Uptime,
         family: Family,
@@ -138,24 +138,24 @@ impl Ports {
         self.found_by
     }
 
-    /// Whether something listens there now; where nobody can tell it is taken to do so.
+    /// Whether something listens there now. Where this cannot be known: true.
     pub fn listen_now(&self) -> bool {
         !self.sees_listeners || self.listeners.iter().any(|row| self.numbers.contains(&row.port))
     }
 
-    /// Who holds which sockets: looked up when it is wanted first.
+    /// Who holds which sockets; looked up at the first call.
     pub fn holders(&mut self) -> &Holders {
         let (family, cgroup) = (self.family, self.cgroup.flatten());
         self.holders.get_or_insert_with(|| Holders { cgroup, ..holders(family) })
     }
 
-    /// As `holders`, looked up anew.
+    /// As `holders`, but looked up again.
     pub fn holders_now(&mut self) -> &Holders {
         self.holders = None;
         self.holders()
     }
 
-    /// Learns the cgroup of this container, which may be wanted for `holders`.
+    /// Looks up the cgroup of this container, which `holders` may need.
     pub fn know_cgroup(&mut self, tables: &mut Tables) {
         if self.cgroup.is_none() {
             let cgroup = tables.own_cgroup();
@@ -166,7 +166,7 @@ impl Ports {
         }
     }
 
-    /// Whether nobody but the app and us listens in this network namespace, for all that can be seen.
+    /// Whether only the app and lameduck listen in this network namespace, as far as can be seen.
     pub fn is_alone(&mut self) -> bool {
         let listeners = std::mem::take(&mut self.listeners);
         let is_alone = self.holders().is_alone(&listeners);
@@ -174,7 +174,7 @@ impl Ports {
         is_alone
     }
 
-    /// The app's processes that are known to connect to their own server.
+    /// The pids of the app's processes that are known to connect to their own server.
     pub fn self_connecting(&self) -> Vec<i32> {
         let processes = proc::processes();
         let members = self.family.members(&processes);
@@ -187,18 +187,18 @@ impl Ports {
         parents.filter(is_httpd).map(|process| process.pid).collect()
     }
 
-    /// A listener, or what one has accepted, that is not the app's.
+    /// Whether this is a listener that is not the app's, or a connection that such a listener has accepted.
     pub fn is_neighbours(&self, row: &Row) -> bool {
         self.shared.get(&row.port).is_some_and(|shared| shared.is_neighbours(row))
     }
 
-    /// Whether somebody else listens on this port too.
+    /// Whether another process listens on this port too.
     pub fn is_shared(&self, port: u16) -> bool {
         self.shared.contains_key(&port)
     }
 
-    /// The ports of the listening sockets that the app's processes hold; where the kernel hides their descriptors, those of our cgroup;
-    /// where that is unknown, all.
+    /// Finds the ports of the listening sockets that the app's processes hold; where the kernel hides their descriptors, those of our
+    /// cgroup; where that is unknown, all.
     fn search(&mut self, unix: &[UnixSocket], tables: &mut Tables, warnings: &mut Vec<String>) {
         if !self.sees_listeners {
             self.listening = None;
@@ -213,7 +213,7 @@ impl Ports {
             self.guess(tables, warnings);
             let others = self.listeners.iter().any(|row| !holders.ours.contains(&row.inode.into()));
             if !others && udp.is_empty() && unix.iter().all(|socket| !socket.listens) {
-                // Whoever it is that cannot be seen: nothing in this network namespace listens.
+                // Whatever processes are hidden: nothing in this network namespace listens.
                 self.listening = Some(false);
             }
             return;
@@ -221,7 +221,7 @@ impl Ports {
         let mut numbers = self.held_numbers();
         let mut listens = !numbers.is_empty() || !names(&holders, unix).is_empty() || !self.udp.is_empty();
         if !listens {
-            // What is seen may be no more than a shell in front of the app.
+            // What is seen may be only a shell in front of the app.
             let hides = proc::may_hide_processes() || self.hides_a_listener(tables);
             numbers = self.held_numbers();
             listens = !numbers.is_empty();
@@ -251,8 +251,8 @@ impl Ports {
         numbers
     }
 
-    /// Something listens here that may be the app: it stands in a thread's own descriptors, or in an io_uring's, which nobody can see, or is
-    /// our cgroup's and no process seems to hold it.
+    /// Whether something listens here that may be the app's: its socket is in a thread's own descriptors or in an io_uring, which cannot be
+    /// seen, or it is of our cgroup and no visible process holds it.
     fn hides_a_listener(&mut self, tables: &mut Tables) -> bool {
         if self.listeners.is_empty() {
             return false;
@@ -268,12 +268,12 @@ impl Ports {
     }
 
     fn guess(&mut self, tables: &mut Tables, warnings: &mut Vec<String>) {
-        // By guess, so not known to listen on nothing.
+        // The ports are a guess, so it is not known that the app listens on nothing.
         self.listening = None;
         self.know_cgroup(tables);
         let cgroup = self.cgroup.flatten();
         let ours = self.holders().ours.clone();
-        // Ours among them is --admin's.
+        // lameduck's own listener among them is that of --admin.
         let is_theirs = |row: &&Row| (cgroup.is_none() || row.cgroup == cgroup) && !ours.contains(&row.inode.into());
         self.numbers = self.listeners.iter().filter(is_theirs).map(|row| row.port).collect();
         self.found_by = if cgroup.is_some() { FoundBy::Cgroup } else { FoundBy::All };
@@ -285,7 +285,7 @@ impl Ports {
         }
     }
 
-    /// Of the ports that were named, those on which nothing listens.
+    /// Warns of ports of `--port` on which nothing listens.
     fn check_named(&self, warnings: &mut Vec<String>) {
         let silent: BTreeSet<u16> =
             self.numbers.iter().copied().filter(|port| self.listeners.iter().all(|row| row.port != *port)).collect();
@@ -297,13 +297,13 @@ impl Ports {
         }
     }
 
-    /// Who else listens on the app's ports.
+    /// Finds out who else listens on the app's ports.
     fn find_neighbours(&mut self, tables: &mut Tables, warnings: &mut Vec<String>) {
         let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
         for row in self.listeners.iter().filter(|row| self.numbers.contains(&row.port)) {
             *counts.entry(row.port).or_default() += 1;
         }
-        // Where the app's listeners are all there is, nothing more is looked up.
+        // If the app's listeners are the only ones, nothing more is looked up.
         counts.retain(|_, count| *count > 1);
         if counts.is_empty() && self.found_by == FoundBy::Option {
             return;
@@ -324,7 +324,7 @@ impl Ports {
         for row in self.app_listeners.iter().filter(|ours| others.iter().any(|theirs| theirs.port == ours.port)) {
             self.shared.entry(row.port).or_default().add(row, true);
         }
-        // A port that is another's alone was named, and is wanted so.
+        // A port that only another process listens on was named by `--port`, so it counts.
         for row in others {
             if let Some(shared) = self.shared.get_mut(&row.port) {
                 shared.add(row, false);
@@ -337,7 +337,7 @@ impl Ports {
         }
     }
 
-    /// The app may have begun to listen on another port, or on its first. Returns the new ones.
+    /// Looks for listeners again: the app may listen on another port by now, or on its first. Returns the new ports.
     pub fn look_again(&mut self, now: Uptime, tables: &mut Tables, warnings: &mut Vec<String>) -> BTreeSet<u16> {
         let mut new = BTreeSet::new();
         if now.since(self.looked_at) < LISTENERS_EVERY {
@@ -354,7 +354,7 @@ impl Ports {
         let holders = self.holders_now().clone();
         for row in strange {
             match holders.is_app(row.inode, row.cgroup) {
-                // Perhaps it is to be seen the next time.
+                // It may be visible the next time.
                 None => continue,
                 Some(true) if by_descriptors && !self.numbers.contains(&row.port) => _ = new.insert(row.port),
                 Some(_) => {}
@@ -370,14 +370,14 @@ impl Ports {
     }
 }
 
-/// The names of the unix sockets that the app listens on, those left out that nobody but the app can know or reach.
+/// The names of the unix sockets that the app listens on, without those that only the app can know or reach.
 pub fn names(holders: &Holders, sockets: &[UnixSocket]) -> HashSet<Vec<u8>> {
     let is_app = |socket: &&UnixSocket| socket.listens && holders.app.contains(&socket.inode.into());
     sockets.iter().filter(is_app).filter(|socket| !is_private(&socket.name)).map(|socket| socket.name.clone()).collect()
 }
 
-/// A name as Python's multiprocessing makes it, by its process's number. Or a path in a directory that only its owner may enter, on the
-/// file system of the container's root: what containers share is mounted.
+/// Whether only the app knows or reaches this name: a name as Python's multiprocessing makes it, by the number of its process; or a path in
+/// a directory that only its owner may enter, on the file system of the container's root (what containers share is mounted).
 fn is_private(name: &[u8]) -> bool {
     if let Some(name) = name.strip_prefix(b"\0") {
         let numbers = str::from_utf8(name).ok().and_then(|name| name.strip_prefix("listener-")?.split_once('-'));
@@ -394,11 +394,11 @@ fn holders(family: Family) -> Holders {
     let members = family.members(&proc::processes());
     let (app, hidden) = sockets_of(&members, proc::sockets);
     let ours = proc::process(own).and_then(|us| proc::sockets(&us, &mut 1024)).unwrap_or_default();
-    // Whoever sees nobody else does not see the app.
+    // If no process is visible, the app is not visible either.
     Holders { app, hidden: hidden || members.is_empty(), ours: ours.into_iter().collect(), cgroup: None }
 }
 
-/// The sockets that these processes hold, and whether some could not be seen.
+/// The sockets that these processes hold, and whether some could not be read.
 fn sockets_of(processes: &[Process], sockets: impl Fn(&Process, &mut usize) -> Option<Vec<u64>>) -> (HashSet<u64>, bool) {
     let mut inodes = HashSet::new();
     let mut hidden = processes.len() > MOST_PROCESSES;
@@ -406,7 +406,7 @@ fn sockets_of(processes: &[Process], sockets: impl Fn(&Process, &mut usize) -> O
     for process in processes.iter().take(MOST_PROCESSES) {
         match sockets(process, &mut left) {
             Some(sockets) => inodes.extend(sockets),
-            // It may just have ended.
+            // The process may just have ended.
             None => hidden |= proc::process(process.pid).is_some_and(|process| !process.is_dead()),
         }
     }

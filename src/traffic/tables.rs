@@ -11,7 +11,8 @@ use crate::sys::netlink::{Dump, End};
 use crate::sys::proc::{self, TcpTables};
 use crate::sys::sock_diag::{self, DestroyEvents};
 
-/// Ties are broken by /proc/net/tcp as long as that is short: it lists every socket. Where it is longer, only if it is the last chance.
+/// Ties are broken by /proc/net/tcp as long as it has no more lines than this: it lists every socket. If it is longer, it is read only for
+/// ties that have no other chance.
 const MOST_LISTED: usize = 5000;
 
 #[derive(Debug)]
@@ -29,16 +30,16 @@ enum Source {
 /// How far the present look has come.
 #[derive(Debug)]
 enum Reading {
-    /// By family, the first of those that are left.
+    /// The families that are left; the first one is being read.
     SockDiag(usize),
     ProcNet(TcpTables),
 }
 
-/// All rows of the present look are there; its ties are being broken by this table.
+/// All rows of the present look are there; this table is being read to break its ties.
 #[derive(Debug)]
 struct Breaking {
     table: TcpTables,
-    /// Ordered by their ends.
+    /// Sorted by their ends.
     ties: Vec<Tie>,
 }
 
@@ -47,13 +48,13 @@ pub struct Tables {
     source: Source,
     reading: Option<Reading>,
     breaking: Option<Breaking>,
-    /// The kernel's ping-pong bit tells what it should.
+    /// The kernel's ping-pong bit has the meaning that is needed here.
     ping_pong_tells: bool,
     /// The source has failed since the last complete look.
     failed: bool,
     /// Rows may be missing from the present look.
     torn: bool,
-    /// In the present look: the rows that were asked for, and the lines of /proc/net/tcp.
+    /// Of the present look: how many rows were asked for, and how many lines /proc/net/tcp has.
     rows: usize,
     lines: usize,
 }
@@ -95,12 +96,12 @@ impl Tables {
         matches!(self.source, Source::ProcNet)
     }
 
-    /// In the middle of a look.
+    /// Whether a look has begun and is not complete.
     pub fn are_being_read(&self) -> bool {
         self.reading.is_some() || self.breaking.is_some()
     }
 
-    /// Nothing can be seen any more.
+    /// Uses no source from now on.
     pub fn give_up(&mut self) {
         self.source = Source::Off;
     }
@@ -112,7 +113,7 @@ impl Tables {
         }
     }
 
-    /// The events of sockets that the kernel destroys, once they are followed.
+    /// The events of sockets that the kernel destroys. None: they are not followed.
     pub fn events(&self) -> Option<&DestroyEvents> {
         match &self.source {
             Source::SockDiag { events, .. } => events.as_ref(),
@@ -127,7 +128,7 @@ impl Tables {
         }
     }
 
-    /// Before the first look, so that what ends in between is not missed.
+    /// Begins to follow the ends of connections; to be called before the first look, so that no end is missed.
     pub fn follow_ends(&mut self, ports: &BTreeSet<u16>, warnings: &mut Vec<String>) {
         let Source::SockDiag { events, .. } = &mut self.source else { return };
         if ports.is_empty() {
@@ -182,8 +183,8 @@ impl Tables {
         matches!(self.source, Source::SockDiag { .. })
     }
 
-    /// Goes on with the look, or begins one: shows the rows of these ports, until they are all there (true) or time is up. `baseline`: it is
-    /// the first one.
+    /// Goes on with the look, or begins one: calls `found` for the rows of these ports, until all are there (true) or the time is up
+    /// (false). `baseline`: it is the first look.
     pub fn read(
         &mut self,
         ports: &BTreeSet<u16>,
@@ -194,7 +195,7 @@ impl Tables {
         if self.breaking.is_some() {
             return Ok(true);
         }
-        // Those that linger would look new when they end.
+        // Connections that wait for the client's FIN would look new when they end.
         let states = if baseline { sock_diag::ALL | sock_diag::FIN_WAIT2 } else { sock_diag::ALL };
         let (ping_pong_tells, rows) = (self.ping_pong_tells, &mut self.rows);
         let mut show = |mut row: Row| {
@@ -247,7 +248,7 @@ impl Tables {
         Ok(true)
     }
 
-    /// The look is complete. True: rows may be missing all the same.
+    /// The look is complete. True: rows may still be missing.
     pub fn end(&mut self) -> bool {
         (self.rows, self.failed) = (0, false);
         std::mem::take(&mut self.torn)
@@ -257,7 +258,8 @@ impl Tables {
         (self.reading, self.breaking, self.torn, self.rows) = (None, None, false, 0);
     }
 
-    /// The source has failed: it is tried once more, then comes the next best. True: another source names the connections from now on.
+    /// The source has failed: it is tried once more, and after that the next best is used. True: another source names the connections from
+    /// now on.
     pub fn degrade(&mut self, error: &io::Error, warnings: &mut Vec<String>) -> bool {
         self.begin_again();
         match (&mut self.source, std::mem::replace(&mut self.failed, true)) {
@@ -276,7 +278,7 @@ impl Tables {
         false
     }
 
-    /// By the kernel's ping-pong bit, which only /proc/net/tcp shows. True: no tie is left that it could break.
+    /// Breaks ties by the kernel's ping-pong bit, which only /proc/net/tcp shows. True: no tie is left that it could break.
     pub fn break_ties(&mut self, tracker: &mut Tracker, in_time: &impl Fn() -> bool) -> bool {
         if self.breaking.is_none() {
             let worth_it = tracker.is_last_chance() || self.rows.max(self.lines) <= MOST_LISTED;
@@ -290,7 +292,7 @@ impl Tables {
                     self.breaking = Some(Breaking { table, ties });
                     self.lines = 0;
                 }
-                // Where it is missing, time breaks them.
+                // Where the table is missing, time breaks the ties.
                 _ => {
                     ties.iter().for_each(|tie| tracker.ping_pong(tie.cookie, None));
                     return true;
@@ -313,7 +315,7 @@ impl Tables {
                 Ok(true) | Err(_) => break,
             }
         }
-        // Those that were not listed; the others keep what they were told.
+        // Ties that were not listed get no bit; the others keep theirs.
         ties.iter().for_each(|tie| tracker.ping_pong(tie.cookie, None));
         self.breaking = None;
         true

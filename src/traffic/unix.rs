@@ -1,5 +1,5 @@
-//! The app's unix sockets. A connection there has no ages and no counters: it is work for as long as it is open, or until
-//! `--max-silence`. One between two processes of the app is none: its front end sees that work.
+//! The app's unix sockets. A connection there has no ages and no counters: it counts as work for as long as it is open, or until
+//! `--max-silence`. A connection between two processes of the app does not count: that work is seen at its front end.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,12 +11,12 @@ use crate::core::traffic::tracker::Tracker;
 use crate::sys::netlink::Dump;
 use crate::sys::unix_diag::{self, UnixSocket};
 
-/// So many connections whose other end is known are remembered.
+/// How many connections are remembered whose other end is known.
 const MOST_REMEMBERED: usize = 16_384;
 
 #[derive(Debug)]
 pub struct Unix {
-    /// What the app listens on.
+    /// The names that the app listens on.
     names: HashSet<Vec<u8>>,
     /// By cookie: whether the other end is the app's too.
     internal: HashMap<u64, bool>,
@@ -35,7 +35,7 @@ impl Unix {
         names
     }
 
-    /// Shows the tracker all rows; true: some may be missing.
+    /// Shows the tracker all rows. True: some may be missing.
     pub fn look(&mut self, now: Uptime, ports: &mut Ports, dump: Option<&mut Dump>, tracker: &mut Tracker) -> bool {
         let (mut sockets, partial) = sockets(dump);
         sockets.retain(|socket| self.names.contains(&socket.name));
@@ -46,12 +46,12 @@ impl Unix {
         let waiting = sockets.iter().flat_map(|socket| socket.waiting.iter().copied().map(u64::from));
         let is_strange = |peer: u64| !ports.holders().app.contains(&peer);
         if sockets.iter().filter(unknown).filter_map(peer).chain(waiting).any(is_strange) {
-            // Somebody new: the descriptors are walked at most once in a look.
+            // An unknown process: the descriptors are read at most once in a look.
             ports.holders_now();
         }
         let app = &ports.holders().app;
         for socket in &mut sockets {
-            // What waits to be accepted is no work either, if it comes from a process of the app.
+            // A connection in the queue does not count either if it comes from a process of the app.
             let of_app = socket.waiting.iter().filter(|inode| app.contains(&u64::from(**inode))).count();
             socket.rqueue = socket.rqueue.saturating_sub(of_app as u32);
             let is_internal =
@@ -71,7 +71,7 @@ fn peer(socket: &UnixSocket) -> Option<u64> {
     socket.peer.filter(|peer| *peer != NOBODY && !socket.listens).map(u64::from)
 }
 
-/// The unix sockets that have a name; true: some may be missing.
+/// The unix sockets that have a name. True: some may be missing.
 pub fn sockets(dump: Option<&mut Dump>) -> (Vec<UnixSocket>, bool) {
     let mut sockets = Vec::new();
     if let Some(dump) = dump {
@@ -81,7 +81,7 @@ pub fn sockets(dump: Option<&mut Dump>) -> (Vec<UnixSocket>, bool) {
             Err(_) => sockets.clear(),
         }
     }
-    // Where that is missing too, nothing can be seen of them.
+    // If this is missing too, nothing can be seen of them.
     let _ = unix_diag::sockets_of_proc(|socket| sockets.push(socket));
     (sockets, false)
 }

@@ -268,7 +268,7 @@ impl Deaf {
             let (_, rest) = message.split_once(&format!(" {phase} ")).unwrap_or_else(|| panic!("no {phase} in {message}"));
             seconds(rest.split([',', ';']).next().unwrap())
         };
-        assert!(message.contains("began by TERM") && message.contains("told because drained"), "{message}");
+        assert!(message.contains("began by TERM") && message.contains("stop signal sent because drained"), "{message}");
         assert!((1.0..2.0).contains(&took("lame-duck")) && took("stopping") < 1.0, "{message}");
         message
     }

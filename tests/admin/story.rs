@@ -84,7 +84,7 @@ fn all_went_well() {
         assert_eq!((field(&exit, "accepted"), field(&exit, "finished"), field(&exit, "cut")), ("1", "2", "0"), "{exit}");
         assert!(!exit.contains("cut_on") && exit.contains("app=\"the app exited with 0\""), "{exit}");
         assert!(message.contains("; began by TERM; ") || message.contains("; began by TERM"), "{message}");
-        assert!(message.contains("; told because drained;"), "{message}");
+        assert!(message.contains("; stop signal sent because drained;"), "{message}");
         // When the last one came: the metric, the field and the message say the same.
         let last = seconds(field(&exit, "last_accept"));
         assert!((1.0..2.5).contains(&last) && (last - scraped.parse::<f64>().unwrap()).abs() < 0.002, "{scraped}: {exit}");
@@ -109,7 +109,10 @@ fn cut_and_where() {
         let answers: Vec<_> = requests.into_iter().map(|request| request.join().unwrap()).collect();
         assert_eq!(answers, [None, None, Some(200)]);
         assert_eq!((field(&exit, "finished"), field(&exit, "cut"), field(&exit, "cut_on")), ("1", "2", "8081"), "{exit}");
-        assert!(message.contains("told because the time for waiting was up; 1 connections finished, 2 cut on 8081"), "{message}");
+        assert!(
+            message.contains("stop signal sent because the time for waiting was up; 1 connections finished, 2 cut on 8081"),
+            "{message}"
+        );
         // Until told: 4 s less the margin of 0.5 s and the 2 s of its own.
         assert!((1.4..2.5).contains(&(took(&exit, "lame_duck") + took(&exit, "draining"))), "{exit}");
         assert_eq!(field(&exit, "accepted"), "0");
@@ -162,13 +165,16 @@ fn other_stories() {
         story.init.line("lame-duck");
         story.init.signal(2);
         let (exit, message) = story.end(0);
-        assert!(message.contains("; began by TERM;") && message.contains("; told because hurried by INT;"), "{message}");
+        assert!(
+            message.contains("; began by TERM;") && message.contains("; stop signal sent because hurried by INT;"),
+            "{message}"
+        );
         assert!(took(&exit, "lame_duck") < 9.0, "{exit}");
         // By another signal than TERM.
         let story = Story::begin("quit", &["--stop-on", "QUIT", "--delay", "100ms"], &[]);
         story.init.signal(3);
         let (_, message) = story.end(0);
-        assert!(message.contains("; began by QUIT;") && message.contains("; told because drained;"), "{message}");
+        assert!(message.contains("; began by QUIT;") && message.contains("; stop signal sent because drained;"), "{message}");
         // Nobody listens.
         let message = std::env::temp_dir().join(format!("lameduck-test-{}-none", std::process::id()));
         let path = message.to_str().unwrap();
@@ -177,7 +183,7 @@ fn other_stories() {
         init.signal(TERM);
         assert_eq!(init.exit(), 0);
         let said = fs::read_to_string(&message).unwrap();
-        assert!(said.contains("; told because it listens on nothing"), "{said}");
+        assert!(said.contains("; stop signal sent because it listens on nothing"), "{said}");
         let _ = fs::remove_file(&message);
     });
 }

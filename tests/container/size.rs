@@ -16,7 +16,7 @@ fn run(stage: &Path, limits: &[&str], command: &[String]) -> Container {
 }
 
 /// Places to put this machine's programs in.
-fn image() -> String {
+pub fn image() -> String {
     static IMAGE: OnceLock<String> = OnceLock::new();
     let image = IMAGE.get_or_init(|| {
         let tree = context().join("tree");
@@ -24,6 +24,8 @@ fn image() -> String {
         for directory in ["usr", "etc", "var", "tmp"] {
             fs::create_dir_all(tree.join(directory)).expect("a directory");
         }
+        let all = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o1777);
+        fs::set_permissions(tree.join("tmp"), all).expect("open to all users");
         for link in ["bin", "sbin", "lib", "lib64"] {
             let _ = fs::remove_file(tree.join(link));
             std::os::unix::fs::symlink(format!("usr/{link}"), tree.join(link)).expect("a link");

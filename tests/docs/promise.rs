@@ -6,11 +6,11 @@ use std::fmt::Debug;
 use std::fs;
 use std::time::Duration;
 
-use lameduck::core::cpu::Millicores;
-use lameduck::core::metrics;
+use lameduck::core::output::metrics;
+use lameduck::core::output::snapshot::{AppFigures, Service, Snapshot, Stop, Traffic};
 use lameduck::core::shutdown::{Drain, Phase, Timing};
 use lameduck::core::signals::Signal;
-use lameduck::core::snapshot::{AppFigures, Snapshot, Stop, Traffic};
+use lameduck::core::size::cpu::Millicores;
 use lameduck::core::traffic::{PortSample, Tally};
 
 use super::{help, read, sources};
@@ -159,8 +159,8 @@ fn the_exit_codes() {
         agree(heading, &first(promised(heading)), &codes);
     }
     for (heading, paths, least) in [
-        ("Exit codes of lameduck", &["src/lib.rs", "src/drain.rs"][..], 6),
-        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs"], 3),
+        ("Exit codes of lameduck", &["src/fatal.rs", "src/lib.rs", "src/commands/drain.rs", "src/start/mod.rs"][..], 6),
+        ("Exit codes of lameduck-rehearse", &["rehearse/src/lib.rs", "rehearse/src/rollout/mod.rs"], 4),
         ("Exit codes of kubectl lameduck", &["kubectl/src/main.rs"], 3),
     ] {
         let code: String = paths.iter().map(|path| read(path)).collect();
@@ -230,7 +230,7 @@ fn the_events_of_the_log() {
         }
     }
     // The loss of lines is said by the log itself.
-    let log = read("src/log.rs");
+    let log = read("src/output/log.rs");
     let own = [".text(\"", ".plain(\""].into_iter().flat_map(|call| log.split(call).skip(1));
     let own = own.filter_map(|rest| rest.split('"').next()).filter(|name| *name != "event").map(str::to_owned);
     events.get_mut("warning").expect("warnings")[1].extend(own);
@@ -256,6 +256,11 @@ fn snapshot() -> Snapshot {
         target: Some(2),
         command: "gunicorn".to_owned(),
         server: Some("gunicorn"),
+        services: vec![Service {
+            name: "gunicorn".to_owned(),
+            pid: Some(2),
+            figures: Some(AppFigures { open_files: Some(1), ..AppFigures::default() }),
+        }],
         timing: Timing {
             grace: second,
             delay: second,
@@ -267,8 +272,9 @@ fn snapshot() -> Snapshot {
         },
         stop: Some(Stop {
             signal: Some(Signal::TERM),
+            ended: None,
             ago: second,
-            because: None,
+            reason: None,
             tally: Some(Tally::default()),
             closed: 0,
             last_accept: Some(second),
@@ -381,7 +387,13 @@ fn the_report_of_the_rehearsal() {
         words.trim_start_matches('_').to_owned()
     };
     for row in promised("Words in the rehearsal's JSON") {
-        let name = if row[0].ends_with("what") { "What" } else { "PhaseName" };
+        let name = match row[0].as_str() {
+            "events[].what" => "What",
+            "phases[].name" => "PhaseName",
+            "pods[].phases[].name" => "PodPhaseName",
+            "pods[].endpoints[].state" => "EndpointState",
+            other => panic!("the code has no words for {other:?}"),
+        };
         let body = between(&source, &format!("pub enum {name} {{"), "\n}");
         let variants: Vec<String> = body.lines().filter_map(|line| line.trim().strip_suffix(',')).map(snake).collect();
         agree(&row[0], &row[1].split(", ").map(str::to_owned).collect::<Vec<_>>(), &variants);

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use load::{Load, Request, Tally, Target, ask};
 use serving::{State, matching, program, slow_backend};
-use support::{LAMEDUCK, Pid1, eventually, in_own_network};
+use support::{LAMEDUCK, Pid1, eventually, in_own_network, signal_to};
 
 const USR1: i32 = 10;
 const QUIT: i32 = 3;
+const KILL: i32 = 9;
 const TERM: i32 = 15;
 const WINCH: i32 = 28;
 
@@ -65,6 +66,54 @@ fn nginx_and_php_fpm_in_one_container() {
         let pool = state.file("php-fpm.conf", include_str!("php-fpm.conf"));
         let start = format!("{fpm} -y {pool} & exec {nginx} -c {config}");
         Server { target: Target::Thinks("/php"), ..Server::new(["/bin/sh", "-c", &start]) }
+    });
+}
+
+/// Two services, by --with: nginx is stopped first, php-fpm when nginx has ended.
+fn nginx_with_php_fpm(state: &State, socket: &str, wait_for: &str) -> Server {
+    state.file("www/index.php", include_str!("app.php"));
+    let (nginx, fpm) = (program("nginx", "nginx-light"), matching("/usr/sbin", "php-fpm", "", "php-fpm"));
+    let config = state.file("nginx.conf", &include_str!("nginx.conf").replace("127.0.0.1:9001", socket));
+    let listen = socket.trim_start_matches("unix:");
+    let pool =
+        include_str!("php-fpm.conf").replace("listen = 127.0.0.1:9001", &format!("listen = {listen}\nlisten.owner = www-data"));
+    let pool = state.file("php-fpm.conf", &pool);
+    let directory = state.directory.to_str().expect("a plain path");
+    Server {
+        target: Target::Thinks("/php"),
+        settings: ["--with", &format!("{fpm} -F -y {pool}"), "--wait-for", &wait_for.replace("@STATE@", directory)]
+            .map(str::to_owned)
+            .to_vec(),
+        stop_signal: QUIT,
+        behind_tini: ["/bin/sh", "-c", &format!("{fpm} -y {pool} & exec {nginx} -c {config}")].map(str::to_owned).to_vec(),
+        companions: "php-fpm exited with 0",
+        ..Server::new([&nginx, "-c", &config])
+    }
+}
+
+#[test]
+fn nginx_with_php_fpm_by_a_unix_socket() {
+    rehearse("nginx --with php-fpm, unix", |state| {
+        let server = nginx_with_php_fpm(state, "unix:@STATE@/fpm.sock", "unix://@STATE@/fpm.sock");
+        // nginx runs as www-data and must reach the socket.
+        fs::set_permissions(&state.directory, fs::Permissions::from_mode(0o755)).expect("a directory that others may enter");
+        server
+    });
+}
+
+#[test]
+fn nginx_with_php_fpm_by_tcp() {
+    rehearse("nginx --with php-fpm, TCP", |state| nginx_with_php_fpm(state, "127.0.0.1:9001", "tcp://127.0.0.1:9001"));
+}
+
+/// The master is killed, as when memory runs out: its workers go on answering while lame duck.
+#[test]
+fn php_fpm_s_master_is_killed_beside_nginx() {
+    rehearse("nginx --with php-fpm, whose master is killed", |state| Server {
+        kills: Some("php-fpm: master"),
+        companions: "php-fpm died of KILL",
+        code: 137,
+        ..nginx_with_php_fpm(state, "127.0.0.1:9001", "tcp://127.0.0.1:9001")
     });
 }
 
@@ -161,7 +210,7 @@ fn python_http_server_with_cgi() {
         let directory = script.replace("/cgi-bin/app.py", "");
         Server {
             target: Target::Thinks("/cgi-bin/app.py"),
-            settings: vec!["--idle-after", "2500ms"],
+            settings: vec!["--idle-after".to_owned(), "2500ms".to_owned()],
             ..Server::new([&program("python3", "python3"), "-m", "http.server", "--cgi", "--directory", &directory, "8080"])
         }
     });
@@ -172,16 +221,34 @@ struct Server {
     command: Vec<String>,
     target: Target,
     /// lameduck's, beside the ones that all rehearsals share.
-    settings: Vec<&'static str>,
+    settings: Vec<String>,
     /// What lameduck is sent: the image's own STOPSIGNAL, which stays when the ENTRYPOINT changes.
     stop_signal: i32,
+    /// In place of a stop signal, a process with this in its title is killed.
+    kills: Option<&'static str>,
     tini_loses: Loss,
+    /// What tini runs, if that is another command.
+    behind_tini: Vec<String>,
+    /// What the exit event says of the companions.
+    companions: &'static str,
+    /// lameduck's exit code.
+    code: i32,
 }
 
 impl Server {
     fn new<'a>(command: impl IntoIterator<Item = &'a str>) -> Server {
         let command = command.into_iter().map(str::to_owned).collect();
-        Server { command, target: Target::Thinks("/"), settings: Vec::new(), stop_signal: TERM, tini_loses: Loss::Most }
+        Server {
+            command,
+            target: Target::Thinks("/"),
+            settings: Vec::new(),
+            stop_signal: TERM,
+            kills: None,
+            tini_loses: Loss::Most,
+            behind_tini: Vec::new(),
+            companions: "",
+            code: 0,
+        }
     }
 }
 
@@ -208,6 +275,8 @@ struct Rehearsal {
     code: Option<i32>,
     log: Vec<String>,
     tini_loses: Loss,
+    expected_code: i32,
+    companions: &'static str,
 }
 
 /// The same server under the same load, behind tini and behind lameduck, at the same time.
@@ -234,10 +303,11 @@ impl Rehearsal {
             Init::Lameduck => vec![LAMEDUCK, "--grace-period", "30s", "--delay", "3s"],
         };
         if let Init::Lameduck = init {
-            argv.extend(&server.settings);
+            argv.extend(server.settings.iter().map(String::as_str));
         }
         argv.push("--");
-        argv.extend(server.command.iter().map(String::as_str));
+        let own = matches!(init, Init::Tini) && !server.behind_tini.is_empty();
+        argv.extend(if own { &server.behind_tini } else { &server.command }.iter().map(String::as_str));
         let mut pid1 = Pid1::spawn(&argv, |command| {
             command.env("HOME", &state.directory).env("TMPDIR", &state.directory).current_dir(&state.directory);
         });
@@ -249,10 +319,11 @@ impl Rehearsal {
         let load = Load::start(ADDRESS, server.target);
         eventually("all clients have been answered", || load.is_under_way().then_some(()));
         let asked = SystemTime::now();
-        pid1.signal(match init {
-            Init::Tini => TERM,
-            Init::Lameduck => server.stop_signal,
-        });
+        match (init, server.kills) {
+            (Init::Tini, _) => pid1.signal(TERM),
+            (Init::Lameduck, None) => pid1.signal(server.stop_signal),
+            (Init::Lameduck, Some(title)) => kill(pid1.pid, title),
+        }
         load.last_call(Instant::now() + BALANCER_LAG);
         let (requests, pool) = load.finish();
 
@@ -262,7 +333,15 @@ impl Rehearsal {
             Init::Lameduck => Some(pid1.exit()),
         };
         drop(pool);
-        Rehearsal { asked, requests, code, log: pid1.rest().to_vec(), tini_loses: server.tini_loses }
+        Rehearsal {
+            asked,
+            requests,
+            code,
+            log: pid1.rest().to_vec(),
+            tini_loses: server.tini_loses,
+            expected_code: server.code,
+            companions: server.companions,
+        }
     }
 
     fn after_stop(&self) -> Tally {
@@ -283,12 +362,14 @@ impl Rehearsal {
     fn assert_lossless(&self) {
         let tally = Tally::of(&self.requests);
         assert_eq!(tally.lost(), 0, "{tally}\n{self}");
-        assert_eq!(self.code, Some(0), "exit code\n{self}");
+        assert_eq!(self.code, Some(self.expected_code), "exit code\n{self}");
+        let exit = self.log.iter().find(|line| line.contains(" exit code=")).expect("an exit event");
+        assert!(self.companions.is_empty() || exit.contains(&format!("companions=\"{}\"", self.companions)), "{exit}\n{self}");
         let after = self.after_stop();
         assert!(after.answered >= 30, "too little load to mean anything: {after}\n{self}");
 
         let stopping = self.logged("stopping");
-        let told = format!("told to stop {}", since(self.asked, stopping));
+        let told = format!("stop signal sent {}", since(self.asked, stopping));
         let earliest = self.asked + DELAY;
         assert!(stopping >= earliest, "{told}, before the delay had passed\n{self}");
         for Request { client, thinks, sent, .. } in &self.requests {
@@ -317,7 +398,7 @@ impl Rehearsal {
     fn timeline(&self) -> String {
         let since = |time| since(self.asked, time);
         let (answer, stopping, exit) = (self.last_answer(), self.logged("stopping"), self.logged("exit"));
-        format!("last answer {}, told to stop {}, exit {}", since(answer), since(stopping), since(exit))
+        format!("last answer {}, stop signal sent {}, exit {}", since(answer), since(stopping), since(exit))
     }
 }
 
@@ -339,6 +420,14 @@ impl std::fmt::Display for Rehearsal {
         }
         writeln!(f, "last answer {}; output:\n  {}", since(self.asked, self.last_answer()), self.log.join("\n  "))
     }
+}
+
+/// Kills the child of `init` with this in its command line.
+fn kill(init: i32, title: &str) {
+    let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).expect("its children");
+    let is_it = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(title));
+    let pid = children.split_whitespace().find(is_it).unwrap_or_else(|| panic!("no {title:?} among {children}"));
+    signal_to(pid.parse().expect("a pid"), KILL);
 }
 
 /// `+4.512 s`, or `-0.100 s`.

@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use lameduck::core::cpu::{self, Millicores};
-use lameduck::core::quantity;
-use lameduck::core::template;
+use lameduck::core::size::cpu::{self, Millicores};
+use lameduck::core::size::quantity;
+use lameduck::core::start::template;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 

@@ -215,7 +215,11 @@ fn a_table_without_queues_holds_for_five_seconds() {
         init.line("ready");
         init.signal(TERM);
         let begun = init.line("lame-duck");
-        assert_eq!((field(&begun, "source"), field(&begun, "cooling"), field(&begun, "busy")), ("proc_net", "0", "2"), "{begun}");
+        // Busy where the kernel's delayed-ACK bit would say that they are asked; on older kernels it says nothing. They are held for both.
+        let release = lameduck::sys::kernel_release().expect("the kernel's release");
+        let (cooling, busy) = if lameduck::sys::proc::ping_pong_tells(&release) { ("0", "2") } else { ("2", "0") };
+        let counts = (field(&begun, "source"), field(&begun, "cooling"), field(&begun, "busy"));
+        assert_eq!(counts, ("proc_net", cooling, busy), "{begun}");
         assert!(init.line(" stopping ").contains("because=drained"), "{:#?}", init.seen);
         assert!((4.9..12.0).contains(&after(&mut init)), "{:#?}", init.seen);
         assert_eq!(init.exit(), 0);

@@ -2,6 +2,7 @@
 
 use lameduck::core::servers;
 use lameduck::core::signals::Signal;
+use lameduck::core::start::script::background;
 
 use super::{Check, Hit, Place, Rule, Scene, Severity};
 use crate::manifest::{Container, Workload, base_name};
@@ -178,27 +179,10 @@ fn shell_entrypoint(place: &Place<'_>) -> Vec<Hit> {
     })]
 }
 
-/// `&` that sends a command into the background, and what stands behind it.
-fn backgrounds(script: &str) -> Option<(&str, &str)> {
-    let bytes = script.as_bytes();
-    let is_single = |at: usize| {
-        let before = at.checked_sub(1).map(|at| bytes[at]);
-        let after = bytes.get(at + 1);
-        bytes[at] == b'&' && !matches!(before, Some(b'&' | b'>' | b'<')) && !matches!(after, Some(b'&' | b'>'))
-    };
-    let at = (0..bytes.len()).find(|at| is_single(*at))?;
-    Some((script[..at].trim(), script[at + 1..].trim()))
-}
-
 fn several_processes(place: &Place<'_>) -> Vec<Hit> {
     let Some(script) = place.container.shell_script() else { return Vec::new() };
-    match backgrounds(&script) {
-        Some((first, rest)) if !rest.is_empty() => {
-            let first = first.rsplit(['\n', ';']).next().unwrap_or_default().trim();
-            vec![place.hit(format!("a script runs {:?} in the background", shortened(first)))]
-        }
-        _ => Vec::new(),
-    }
+    let first = background(&script);
+    first.into_iter().map(|first| place.hit(format!("a script runs {:?} in the background", shortened(first)))).collect()
 }
 
 fn shortened(text: &str) -> String {

@@ -193,7 +193,7 @@ fn prestop_double_wait(place: &Place<'_>) -> Vec<Hit> {
 /// The longest that a container of the pod may serve on after its deletion, and how long at least.
 fn waits<'a>(scene: &Scene<'a>, workload: &Workload<'a>) -> Option<(Duration, Duration)> {
     let of = |place: &Place<'_>| match place.decided() {
-        Some(foreseen) => Some((foreseen.timing.until_told(), foreseen.timing.delay)),
+        Some(foreseen) => Some((foreseen.timing.until_sent(), foreseen.timing.delay)),
         None => hook_sleep(&place.container).map(|sleep| (sleep, sleep)),
     };
     scene.places(workload).iter().filter(|place| !place.container.is_helper()).filter_map(of).max()

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::plot::{self, Axes, escape};
 use super::table::{self, worst};
-use super::{Column, End, PhaseName, Report};
+use super::{Column, End, PhaseName, PodPhaseName, Report, Settings};
 
 pub fn draw(report: &Report) -> String {
     let verdict = table::verdict(report);
@@ -17,24 +17,13 @@ pub fn draw(report: &Report) -> String {
         escape(&report.settings.url),
         include_str!("page.css"),
     );
-    let settings = &report.settings;
     let _ = write!(
         page,
-        "<h1>How {} stops</h1>\n<p class=\"verdict {class}\">{}</p>\n<p class=\"soft\"><code>{}</code></p>\n\
-         <p class=\"soft\">{} requests a second by {} clients with {} keep-alive connections; each client learns that the pod is \
-         going {:.1} s to {:.1} s after its deletion. {} pinned clients keep one connection each, go on asking and never learn. Grace \
-         period {:.0} s, stop signal {}.</p>\n",
-        escape(&settings.url),
+        "<h1>How {} stops</h1>\n<p class=\"verdict {class}\">{}</p>\n<p class=\"soft\"><code>{}</code></p>\n<p class=\"soft\">{}</p>\n",
+        escape(report.settings.rollout.as_ref().unwrap_or(&report.settings.url)),
         escape(&verdict),
         escape(&report.command),
-        settings.rate,
-        settings.clients,
-        settings.connections,
-        settings.propagate_ms[0] as f64 / 1e3,
-        settings.propagate_ms[1] as f64 / 1e3,
-        settings.pinned,
-        settings.grace_period_ms as f64 / 1e3,
-        escape(&settings.stop_signal),
+        escape(&settings(&report.settings)),
     );
     summary(&mut page, report);
     legend(&mut page, report);
@@ -48,6 +37,28 @@ pub fn draw(report: &Report) -> String {
         escape(&report.version)
     );
     page
+}
+
+/// In sentences.
+fn settings(settings: &Settings) -> String {
+    let learns = match settings.propagate_ms {
+        Some([first, last]) => format!(
+            "; each client learns that the pod is going {:.1} s to {:.1} s after its deletion",
+            first as f64 / 1e3,
+            last as f64 / 1e3
+        ),
+        None => format!(" ask for {}", settings.url),
+    };
+    let stop = settings.stop_signal.as_ref().map_or(String::new(), |signal| format!(", stop signal {signal}"));
+    format!(
+        "{} requests a second by {} clients with {} keep-alive connections{learns}. {} pinned clients keep one connection each, go on \
+         asking and never learn. Grace period {:.0} s{stop}.",
+        settings.rate,
+        settings.clients,
+        settings.connections,
+        settings.pinned,
+        settings.grace_period_ms as f64 / 1e3,
+    )
 }
 
 fn class(end: End) -> &'static str {
@@ -92,11 +103,20 @@ fn legend(page: &mut String, report: &Report) {
     let kept = [("kept", "kept connections")];
     let figures = [("answered", "answered"), ("lost", "lost"), ("p50", "latency, median"), ("p99", "99th percentile")];
     let figures = kept.iter().filter(|_| report.settings.pinned > 0).chain(&figures);
-    for row in [&phases.map(|phase| (plot::class(phase), plot::word(phase)))[..], &figures.copied().collect::<Vec<_>>()] {
+    let pods = [PodPhaseName::Starting, PodPhaseName::Ready, PodPhaseName::NotReady, PodPhaseName::Terminating];
+    let bars = match report.settings.rollout {
+        Some(_) => pods.map(|phase| (plot::pod_class(phase), plot::pod_word(phase))).to_vec(),
+        None => phases.map(|phase| (plot::class(phase), plot::word(phase))).to_vec(),
+    };
+    for row in [bars, figures.copied().collect()] {
         for (class, word) in row {
             let _ = write!(page, "<span class=\"entry\"><span class=\"key {class}\"></span>{word}</span> ");
         }
         page.push_str("<br>");
+    }
+    if report.settings.rollout.is_some() {
+        page.push_str("Time runs from the moment when the workload was restarted, or its first pod deleted or evicted.</p>\n");
+        return;
     }
     let _ = writeln!(
         page,

@@ -7,7 +7,7 @@ pub mod timeline;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the pod was deleted; before that they are negative.
+/// Milliseconds since the pod was deleted, or the workload restarted; before that they are negative.
 pub type Millis = i64;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -36,11 +36,15 @@ pub struct Settings {
     /// Clients that keep one connection each, and never learn.
     pub pinned: usize,
     /// The first client knows of the removal not before the one, the last one not after the other.
-    pub propagate_ms: [u64; 2],
+    /// None in a cluster: there they learn as they learn.
+    pub propagate_ms: Option<[u64; 2]>,
     pub grace_period_ms: u64,
-    pub stop_signal: String,
+    /// None in a cluster: it is the image's.
+    pub stop_signal: Option<String>,
     pub timeout_ms: u64,
     pub max_lost: u64,
+    /// NAMESPACE/KIND/NAME, of a rehearsal in a cluster.
+    pub rollout: Option<String>,
 }
 
 /// One contender, in all its rounds.
@@ -75,6 +79,10 @@ pub struct Round {
     pub kept: Vec<Kept>,
     /// A bin each 100 ms in which a request ended.
     pub bins: Vec<Bin>,
+    /// In a cluster: the workload's, in the order of their appearance.
+    pub pods: Vec<Pod>,
+    /// In a cluster: the lost requests beside the pods that were going.
+    pub losses: Vec<Loss>,
     /// What the reader must know to read the figures right.
     pub notes: Vec<String>,
 }
@@ -201,6 +209,105 @@ pub enum What {
     AppKilled,
     /// PID 1 ended.
     Exited,
+    /// The workload was restarted, or the first pod deleted or evicted.
+    Restarted,
+    /// A disruption budget forbade an eviction for now: which, and its words.
+    EvictionRefused,
+    /// The old pods are gone, and as many are ready as there are to be.
+    Complete,
+    /// A Kubernetes Event of the type Normal.
+    News,
+    /// A Kubernetes Event of the type Warning.
+    Warning,
+}
+
+/// A pod of a workload in a cluster.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Pod {
+    pub name: String,
+    pub ip: Option<String>,
+    pub node: Option<String>,
+    /// It is one of those that were to go.
+    pub old: bool,
+    /// One after the other, until it was gone.
+    pub phases: Vec<PodPhase>,
+    /// Each time that the EndpointSlices said something else of it.
+    pub endpoints: Vec<Endpoint>,
+    /// When its object was gone.
+    pub gone_ms: Option<Millis>,
+    /// Its containers that were seen to end.
+    pub ended: Vec<Ended>,
+    /// What its lameduck said at /status while it was going, each time that it changed.
+    pub status: Vec<Status>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PodPhase {
+    pub name: PodPhaseName,
+    pub from_ms: Millis,
+    pub to_ms: Millis,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodPhaseName {
+    /// Not ready yet.
+    Starting,
+    Ready,
+    /// Not ready any more.
+    NotReady,
+    /// Deleted, and still there.
+    Terminating,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Endpoint {
+    pub at_ms: Millis,
+    pub state: EndpointState,
+}
+
+/// The best of what the EndpointSlices say of a pod.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It is to get new connections.
+    Ready,
+    /// It is going and would serve: only where nobody else is ready.
+    Serving,
+    NotServing,
+    /// In no slice.
+    Absent,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Ended {
+    pub container: String,
+    /// 128+n if signal n killed it.
+    pub code: i32,
+    /// The kubelet's word, such as OOMKilled.
+    pub reason: Option<String>,
+    /// Its termination message.
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    pub at_ms: Millis,
+    pub phase: String,
+    pub in_flight: u64,
+}
+
+/// Lost requests that ended close to each other, while the same pods were going.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Loss {
+    pub from_ms: Millis,
+    pub to_ms: Millis,
+    pub lost: Lost,
+    /// Pods that were terminating at some moment of these requests.
+    pub terminating: Vec<String>,
+    /// Pods that had gone in the 5 s before.
+    pub just_gone: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

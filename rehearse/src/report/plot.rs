@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BIN_MS, Bin, Event, Kept, Millis, PhaseName, Report, Round, What};
+use super::{BIN_MS, Bin, Event, Kept, Millis, PhaseName, Pod, PodPhaseName, Report, Round, What};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
@@ -34,7 +34,9 @@ pub struct Axes {
 impl Axes {
     pub fn of<'a>(rounds: impl Iterator<Item = &'a Round> + Clone) -> Axes {
         let to = rounds.clone().flat_map(|round| &round.events).map(|event| event.at_ms).max().unwrap_or(0);
-        let began = rounds.clone().flat_map(|round| &round.phases).map(|phase| phase.from_ms).min().unwrap_or(0);
+        let server = rounds.clone().flat_map(|round| &round.phases).map(|phase| phase.from_ms);
+        let pods = rounds.clone().flat_map(|round| &round.pods).flat_map(|pod| &pod.phases).map(|phase| phase.from_ms);
+        let began = server.chain(pods).min().unwrap_or(0);
         let kept = rounds.clone().flat_map(|round| &round.kept).map(|kept| kept.connections).max().unwrap_or(0);
         let bins = rounds.flat_map(|round| &round.bins);
         let requests = bins.clone().map(|bin| bin.answered + bin.lost.total()).max().unwrap_or(1).max(1);
@@ -89,6 +91,8 @@ fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
         What::Killed | What::AppKilled => Some("KILL"),
         What::Exited => Some("ended"),
         What::ProbeNotReady => Some("not ready"),
+        What::Restarted => Some("restarted"),
+        What::Complete => Some("complete"),
         What::Chaos => Some(""),
         _ => None,
     };
@@ -113,7 +117,9 @@ fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
 }
 
 pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
-    let grace = Some(report.settings.grace_period_ms as Millis).filter(|grace| *grace <= axes.to);
+    let in_cluster = report.settings.rollout.is_some();
+    // Each pod has its own.
+    let grace = Some(report.settings.grace_period_ms as Millis).filter(|grace| *grace <= axes.to && !in_cluster);
     let moments = moments(round, grace);
     // To the left where there is no room to the right.
     let places: Vec<(f64, f64)> = moments
@@ -129,7 +135,7 @@ pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
     let lanes = lanes(&in_order);
 
     let top = (lanes.iter().max().map_or(0, |most| most + 1)) as f64 * LANE + 6.0;
-    let connections = top + BAR + GAP;
+    let connections = top + BAR * if in_cluster { round.pods.len() as f64 } else { 1.0 } + GAP;
     let requests = if axes.kept > 0 { connections + KEPT + GAP } else { connections };
     let latency = requests + REQUESTS + GAP;
     let bottom = latency + LATENCY;
@@ -142,7 +148,11 @@ pub fn draw(report: &Report, name: &str, round: &Round, axes: Axes) -> String {
         let _ = write!(svg, r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{top}" y2="{bottom}"/>"#);
         let _ = write!(svg, r#"<text class="middle" x="{x:.1}" y="{:.1}">{} s</text>"#, bottom + 17.0, second / 1000);
     }
-    phases(&mut svg, round, axes, top);
+    if in_cluster {
+        pods(&mut svg, &round.pods, axes, top);
+    } else {
+        phases(&mut svg, round, axes, top);
+    }
     if axes.kept > 0 {
         kept(&mut svg, &round.kept, axes, connections);
     }
@@ -195,6 +205,51 @@ fn phases(svg: &mut String, round: &Round, axes: Axes, top: f64) {
         );
         if phase.name != PhaseName::Gone && word.len() as f64 * CHARACTER + 12.0 < width {
             let _ = write!(svg, r#"<text class="inside" x="{:.1}" y="{:.1}">{word}</text>"#, x + 6.0, top + 16.0);
+        }
+    }
+}
+
+pub fn pod_class(phase: PodPhaseName) -> &'static str {
+    match phase {
+        PodPhaseName::Starting => "pre-stop",
+        PodPhaseName::Ready => "serving",
+        PodPhaseName::NotReady => "not-ready",
+        PodPhaseName::Terminating => "lame-duck",
+    }
+}
+
+pub fn pod_word(phase: PodPhaseName) -> &'static str {
+    match phase {
+        PodPhaseName::Starting => "starts",
+        PodPhaseName::Ready => "ready",
+        PodPhaseName::NotReady => "not ready any more",
+        PodPhaseName::Terminating => "terminating",
+    }
+}
+
+/// A bar for each, with its name where there is room.
+fn pods(svg: &mut String, pods: &[Pod], axes: Axes, top: f64) {
+    let _ = write!(svg, r#"<text class="end" x="{:.1}" y="{:.1}">pods</text>"#, LEFT - 8.0, top + 16.0);
+    for (row, pod) in pods.iter().enumerate() {
+        let y = top + BAR * row as f64;
+        let name = escape(&pod.name);
+        for phase in pod.phases.iter().filter(|phase| phase.to_ms > axes.from) {
+            let (x, word) = (axes.x(phase.from_ms), pod_word(phase.name));
+            let width = (axes.x(phase.to_ms) - x).max(2.0);
+            let _ = write!(
+                svg,
+                r#"<rect class="{}" x="{x:.1}" y="{:.1}" width="{width:.1}" height="{:.1}"><title>{name}: {word}, {:.2} s to {:.2} s</title></rect>"#,
+                pod_class(phase.name),
+                y + 1.0,
+                BAR - 2.0,
+                phase.from_ms as f64 / 1e3,
+                phase.to_ms as f64 / 1e3
+            );
+        }
+        let widest = pod.phases.iter().map(|phase| (axes.x(phase.from_ms), axes.x(phase.to_ms)));
+        let widest = widest.max_by(|a, b| (a.1 - a.0).total_cmp(&(b.1 - b.0)));
+        if let Some((x, _)) = widest.filter(|(from, to)| pod.name.len() as f64 * CHARACTER + 12.0 < to - from) {
+            let _ = write!(svg, r#"<text class="inside" x="{:.1}" y="{:.1}">{name}</text>"#, x + 6.0, y + 16.0);
         }
     }
 }
@@ -291,6 +346,7 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::PodPhase;
 
     #[test]
     fn labels_that_would_touch_have_lanes_of_their_own() {
@@ -330,5 +386,25 @@ mod tests {
     #[test]
     fn what_was_typed_stays_text() {
         assert_eq!(escape("<b a=\"&\">"), "&lt;b a=&quot;&amp;&quot;&gt;");
+    }
+
+    #[test]
+    fn each_pod_has_a_bar_of_its_own() {
+        let phase = |name, from_ms, to_ms| PodPhase { name, from_ms, to_ms };
+        let pod = |name: &str, phases| Pod { name: name.to_owned(), phases, ..Pod::default() };
+        let round = Round {
+            pods: vec![
+                pod("a<b", vec![phase(PodPhaseName::Ready, 0, 500), phase(PodPhaseName::Terminating, 500, 900)]),
+                pod("c", vec![phase(PodPhaseName::Starting, 100, 300)]),
+            ],
+            ..Round::default()
+        };
+        let mut report = Report::default();
+        report.settings.rollout = Some("shop/deployment/web".to_owned());
+        let svg = draw(&report, "x", &round, Axes::of([round.clone()].iter()));
+        for part in ["a&lt;b: ready, 0.00 s to 0.50 s", "a&lt;b: terminating, 0.50 s to 0.90 s", "c: starts, 0.10 s to 0.30 s"] {
+            assert_eq!(svg.matches(part).count(), 1, "{part}: {svg}");
+        }
+        assert!(!svg.contains(">server<"));
     }
 }

@@ -1,6 +1,6 @@
 //! The report as a table, a column for each contender.
 
-use super::{Column, End, Report, Round, Tally, Verdict};
+use super::{Column, End, Pod, PodPhaseName, Report, Round, Tally, Verdict, What};
 
 /// A contender's name has a line more where it would be wider.
 const WIDEST: usize = 24;
@@ -67,6 +67,11 @@ pub fn rows(report: &Report) -> Vec<(String, Vec<String>)> {
     if columns.iter().any(|column| total(column).elsewhere > 0) {
         row("answered elsewhere", &|column| total(column).elsewhere.to_string());
     }
+    if report.settings.rollout.is_some() {
+        row("time to complete", &|column| seconds(most(column, complete)));
+        row("longest end of a pod", &|column| seconds(most(column, |round| round.pods.iter().filter_map(end).max())));
+        return rows;
+    }
     let of = if many { ", at most" } else { "" };
     row(&format!("time to stop{of}"), &|column| seconds(most(column, |round| round.stop.took_ms.map(|took| took.max(0) as u64))));
     row(&format!("time wasted{of}"), &|column| seconds(most(column, |round| round.stop.wasted_ms)));
@@ -85,6 +90,18 @@ pub fn rows(report: &Report) -> Vec<(String, Vec<String>)> {
         });
     }
     rows
+}
+
+/// From the restart to the moment when the old pods were gone and enough others ready, in milliseconds.
+fn complete(round: &Round) -> Option<u64> {
+    let event = round.events.iter().find(|event| event.what == What::Complete)?;
+    u64::try_from(event.at_ms).ok()
+}
+
+/// From a pod's deletion to the moment when it was gone, in milliseconds.
+fn end(pod: &Pod) -> Option<u64> {
+    let began = pod.phases.iter().find(|phase| phase.name == PodPhaseName::Terminating)?.from_ms;
+    u64::try_from(pod.gone_ms? - began).ok()
 }
 
 /// What is to be known besides, and the verdict.
@@ -108,7 +125,7 @@ fn notes(report: &Report) -> String {
         let excused = count(&|round| round.excused);
         let unasked = count(&|round| !round.excused && !round.is_judged());
         for (rounds, what) in [(excused, "took the app itself away"), (unasked, "ended before a client had come")] {
-            if rounds > 0 {
+            if rounds > 0 && report.settings.rollout.is_none() {
                 text.push_str(&format!("{}: {} {what}: shown, not judged\n", column.name, counted(rounds, "round")));
             }
         }
@@ -122,6 +139,9 @@ fn notes(report: &Report) -> String {
 pub fn verdict(report: &Report) -> String {
     let Verdict { contender, lost, seed, .. } = &report.verdict;
     let word = word(report.verdict.end());
+    if report.verdict.end() == End::NothingJudged && report.settings.rollout.is_some() {
+        return format!("{word} of {contender}: it was not seen to its end, or no client asked; --seed {seed}");
+    }
     if report.verdict.end() == End::NothingJudged {
         return format!("{word} of {contender}: in each round no client came, or chaos took the app away; --seed {seed}");
     }

@@ -1,6 +1,6 @@
 //! The report as bars over time, for a terminal.
 
-use super::{BIN_MS, Kept, Millis, PhaseName, Report, Round, What};
+use super::{BIN_MS, EndpointState, Kept, Millis, PhaseName, Pod, PodPhaseName, Report, Round, What};
 
 /// Columns that the bars have.
 const WIDTH: usize = 84;
@@ -19,17 +19,29 @@ pub fn draw(report: &Report) -> String {
     for (column, round) in rounds() {
         text.push_str(&format!("{}\n", column.name));
         let mut bar = |label: &str, bar: String| text.push_str(&format!("  {label:0$}{bar}\n", LABEL - 2));
-        bar("server", server(round, scale, last, grace));
+        match report.settings.rollout {
+            Some(_) => round.pods.iter().for_each(|pod| bar(short(&pod.name), pod_bar(pod, scale))),
+            None => bar("server", server(round, scale, last, grace)),
+        }
         bar("clients", clients(round, scale, last));
         if pinned > 0 {
             bar("kept", kept(&round.kept, scale));
         }
     }
-    text.push_str(
-        "\nserver: = serves, ~ preStop sleeps, - lame duck, . stops, ! killed.  clients: : send, x lose, | the last has learnt\n",
-    );
+    if report.settings.rollout.is_some() {
+        text.push_str(
+            "\npods: + starts, = ready, ? not ready any more, - terminating, . so, and in no EndpointSlice as serving.  ",
+        );
+        text.push_str("clients: : send, x lose\n");
+    } else {
+        text.push_str("\nserver: = serves, ~ preStop sleeps, - lame duck, . stops, ! killed.  ");
+        text.push_str("clients: : send, x lose, | the last has learnt\n");
+    }
     if pinned > 0 {
         text.push_str(&format!("kept: open connections of the {pinned} pinned clients, who never learn\n"));
+    }
+    if report.settings.rollout.is_some() {
+        return text;
     }
     if grace > last {
         text.push_str(&format!("the grace period ends at {} s, off the right edge\n", grace as f64 / 1e3));
@@ -96,6 +108,38 @@ fn server(round: &Round, scale: Scale, last: Millis, grace: Millis) -> String {
     line.into_iter().collect::<String>().trim_end().to_owned()
 }
 
+/// The end of a pod's name, by which its neighbours differ.
+fn short(name: &str) -> &str {
+    let most = LABEL - 3;
+    let at = name.char_indices().rev().nth(most - 1).map_or(0, |(at, _)| at);
+    name[at..].trim_start_matches('-')
+}
+
+fn pod_bar(pod: &Pod, scale: Scale) -> String {
+    let mut line = vec![' '; WIDTH];
+    let cells = |from: Millis, to: Millis| scale.column(from.max(scale.from))..=scale.column(to.max(scale.from));
+    for phase in pod.phases.iter().filter(|phase| phase.to_ms >= scale.from) {
+        line[cells(phase.from_ms, phase.to_ms)].fill(match phase.name {
+            PodPhaseName::Starting => '+',
+            PodPhaseName::Ready => '=',
+            PodPhaseName::NotReady => '?',
+            PodPhaseName::Terminating => '-',
+        });
+    }
+    let ends = pod.endpoints.iter().skip(1).map(|next| next.at_ms).chain(pod.phases.last().map(|phase| phase.to_ms));
+    for (endpoint, end) in pod.endpoints.iter().zip(ends) {
+        // It may leave the slices after the pod is gone.
+        if endpoint.state <= EndpointState::Serving || end < endpoint.at_ms {
+            continue;
+        }
+
+        for cell in line[cells(endpoint.at_ms, end)].iter_mut().filter(|cell| **cell == '-') {
+            *cell = '.';
+        }
+    }
+    line.into_iter().collect::<String>().trim_end().to_owned()
+}
+
 fn clients(round: &Round, scale: Scale, last: Millis) -> String {
     let mut line = vec![' '; WIDTH];
     for bin in round.bins.iter().filter(|bin| bin.at_ms >= scale.from) {
@@ -136,6 +180,7 @@ fn kept(kept: &[Kept], scale: Scale) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Endpoint, PodPhase};
 
     #[test]
     fn numbers_of_kept_connections_stand_where_they_begin() {
@@ -150,5 +195,36 @@ mod tests {
         assert_eq!(line(&[(-500, 20), (-400, 19), (-300, 18), (-200, 17), (0, 0)]), "20 17 0");
         assert_eq!(line(&[(-500, 20), (-400, 0)]), "20 0");
         assert_eq!(line(&[]), "");
+    }
+
+    #[test]
+    fn a_pod_s_bar_shows_its_phases_and_its_endpoint() {
+        let phase = |name, from_ms, to_ms| PodPhase { name, from_ms, to_ms };
+        let endpoint = |at_ms, state| Endpoint { at_ms, state };
+        let pod = Pod {
+            phases: vec![
+                phase(PodPhaseName::Starting, -900, 0),
+                phase(PodPhaseName::Ready, 0, 300),
+                phase(PodPhaseName::NotReady, 300, 500),
+                phase(PodPhaseName::Terminating, 500, 900),
+            ],
+            endpoints: vec![
+                endpoint(0, EndpointState::Ready),
+                endpoint(500, EndpointState::Serving),
+                endpoint(700, EndpointState::NotServing),
+            ],
+            ..Pod::default()
+        };
+        let bar = |pod: &Pod| pod_bar(pod, Scale { from: -500, step: 100 });
+        assert_eq!(bar(&pod), "+++++===??--...");
+        // The news of its endpoint came after that of its end.
+        let late = Pod { endpoints: vec![endpoint(0, EndpointState::Ready), endpoint(1200, EndpointState::Absent)], ..pod };
+        assert_eq!(bar(&late), "+++++===??-----");
+    }
+
+    #[test]
+    fn pods_are_known_by_the_end_of_their_names() {
+        assert_eq!(short("web-6c8f9d7b5-x2x9z"), "b5-x2x9z");
+        assert_eq!((short("web-0"), short("")), ("web-0", ""));
     }
 }

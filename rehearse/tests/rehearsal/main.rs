@@ -2,6 +2,7 @@
 //! tests/run does; what a plain user may do is tried as one.
 
 mod chaos;
+mod cluster;
 mod contenders;
 mod docs;
 mod image;
@@ -10,6 +11,7 @@ mod page;
 mod pinned;
 mod refusals;
 mod remains;
+mod rollout;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Kept-alive connections: which of them are such, when one may be closed from outside without losing a request, and how many at once.
-//! Pure functions of successive rows; docs/keepalive.md has the experiments behind the numbers.
+//! Kept-alive connections: which connections are kept alive, when one may be closed from outside without losing a request, and how many may
+//! be closed at once. Pure functions of successive rows; docs/keepalive.md has the experiments behind the numbers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,41 +10,42 @@ use super::verdict::{Verdict, millis};
 use crate::core::servers::{self, OwnStop};
 use crate::core::time::Uptime;
 
-/// A connection that has shown so many turns of request and answer since the stop signal is a kept-alive one.
+/// A connection is kept alive if it has shown at least this many turns of request and answer since the stop signal.
 const TURNS: u8 = 2;
-/// With so many its habits are known.
+/// With this many turns the habits of its client are known.
 const KNOWN_TURNS: u8 = 3;
-/// No request and no answer of HTTP/1 is shorter, in bytes: `GET / HTTP/1.1`, `Host:` and their line ends; `HTTP/1.1 204 No Content`. Chats,
-/// pings and the statements of databases often are.
+/// The shortest request or answer of HTTP/1, in bytes: `GET / HTTP/1.1`, `Host:` and their line ends; `HTTP/1.1 204 No Content`. Chats,
+/// pings and statements of databases are often shorter.
 const SHORTEST: u32 = 26;
-/// A pause of so many ms inside a request or an answer: it comes in parts. Two ticks of the slowest kernel.
+/// A request or an answer with a pause of at least this many ms inside comes in parts. Two ticks of the slowest kernel.
 const PART: u32 = 20;
-/// A client that asks again so many ms after it got its answer is a hasty one.
+/// A client is hasty if it asks again within this many ms after its answer.
 const HASTY: u32 = 10;
-/// "Right after the answer", in ms: the FIN is behind the answer before the client can have asked again.
+/// How long after an answer, in ms, is "right after it": the FIN follows the answer before the client can have asked again.
 const RIGHT_AFTER: u32 = 6;
-/// Of hasty clients: at rest for so many ms, and for two round trips.
+/// How long the connection of a hasty client must have been at rest, in ms, and at least for two round trips.
 const REST: u32 = 20;
-/// A request that came so many ms ago is whole: its segments follow each other at once.
+/// A request that came at least this many ms ago is whole: its segments follow each other at once.
 const WHOLE: u32 = 5;
-/// The kernel delays the ACK of a request that has no answer yet by so many ms, or by the smoothed round trip if that is longer; and by two ticks.
+/// The kernel delays the ACK of a request without an answer by this many ms, or by the smoothed round trip if that is longer; and by two
+/// ticks.
 const DELAYED_ACK: u32 = 40;
 const TWO_TICKS: u32 = 20;
-/// Connections that were never seen right after an answer are closed at rest, from so long after the first closing on.
+/// How long after the first closing a connection may also be closed at rest, if it was never seen right after an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// So many are closed in a second at most, so that their clients do not all connect elsewhere in the same moment,
+/// How many connections are closed in one second at most, so that their clients do not all connect elsewhere in the same moment.
 const MOST_A_SECOND: f64 = 6000.0;
-/// and so many at once.
+/// How many are closed at the same time at most.
 const MOST_AT_ONCE: f64 = 256.0;
 
 /// What is done about kept-alive connections once the delay is over and nothing new comes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Way {
-    /// Each is closed in a moment of its own.
+    /// Each one is closed when it is between two requests.
     Close,
-    /// The app gets its stop signal while they are in use, in the moment with the fewest requests in flight.
+    /// The app gets its stop signal while they are in use, when the fewest requests are in flight.
     Fewest,
-    /// The app gets its stop signal while they are in use: its own stop serves them.
+    /// The app gets its stop signal while they are in use: its own stop finishes them.
     OwnStop,
     /// They are waited for.
     #[default]
@@ -54,7 +55,7 @@ pub enum Way {
 /// `--keep-alive`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum KeepAlive {
-    /// What loses least for the server that runs.
+    /// Chooses the way that loses least for the server that runs.
     #[default]
     Auto,
     Close,
@@ -62,7 +63,8 @@ pub enum KeepAlive {
 }
 
 impl Way {
-    /// What to do for a server. `own_stop`: it is we who send its own stop signal. `permitted`: its connections can be closed from outside.
+    /// Chooses the way for a server. `own_stop`: lameduck sends the server its own graceful signal. `permitted`: its connections can be
+    /// closed from outside.
     pub fn choose(wanted: KeepAlive, server: servers::KeptAlive, own_stop: bool, permitted: bool) -> Way {
         let own_stop = if own_stop { server.own_stop } else { OwnStop::Poor };
         match (wanted, own_stop) {
@@ -88,36 +90,37 @@ impl Way {
 /// What a connection has shown since the stop signal. Times are milliseconds of uptime modulo 2^32.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct History {
-    /// When the last request and the last answer came, and how many segments there were, is known.
+    /// It is known when the last request and the last answer came, and how many segments there were.
     timed: bool,
     /// At the last look a request was waiting for its answer.
     asking: bool,
-    /// And that is certain.
+    /// And this is certain.
     sure: bool,
-    /// Turns of request and answer, and how many of those had a hasty client or more than one segment: halved together when they get many.
+    /// Turns of request and answer, and how many of these had a hasty client or more than one segment. All three are halved together before
+    /// they overflow.
     turns: u8,
     hasty: u8,
-    /// It streams, comes in parts, or has overlapping requests.
+    /// It streams, comes in parts, or has overlapping requests: it is never closed.
     unfit: bool,
     /// Its requests or answers are too short for HTTP/1.
     short: bool,
     /// It was chosen to be closed.
     taken: bool,
-    /// It cannot be closed.
+    /// Closing it was tried and refused.
     refused: bool,
-    /// The shortest time from the client's getting an answer to its next request, hasty ones left out, ms.
+    /// The shortest time from the client's getting an answer to its next request, in ms. Hasty ones are left out.
     think: Option<u16>,
-    /// Bytes of the present answer, and of the shortest and the longest one before it.
+    /// Bytes of the present answer, and of the shortest and the longest answer before it.
     answer: u32,
     shortest: u32,
     longest: u32,
-    /// At the last look.
+    /// The counters and times as of the last look.
     received: u32,
     sent: u32,
     segments: u32,
     asked_at: u32,
     answered_at: u32,
-    /// Segments sent without data: at the last look, and at the one before something moved.
+    /// Segments sent without data: as of the last look, and as of the one before something moved.
     acks: Option<u32>,
     acks_before: Option<u32>,
 }
@@ -125,20 +128,21 @@ pub struct History {
 /// How long a client has paused before it asked again.
 #[derive(Clone, Copy)]
 enum Pause {
-    /// In ms, from the last answer's being sent to the request's coming.
+    /// In ms, from when the last answer was sent to when the request came.
     Of(u32),
-    /// Several segments came at once: perhaps more than one request.
+    /// Unknown: several segments came at once, perhaps more than one request.
     None,
     Unknown,
 }
 
 impl History {
-    /// Of a connection that begins to move: bytes received and sent at the look before, modulo 2^32, and whether a request was waiting then.
+    /// The history of a connection that begins to move: bytes received and sent at the look before, modulo 2^32, and whether a request was
+    /// waiting then.
     pub fn begin((received, sent, asking): (u32, u32, bool)) -> History {
         History { received, sent, asking, ..History::default() }
     }
 
-    /// Takes what one more look shows. `unresolved`: the verdict is not sure.
+    /// Notes one more look. `unresolved`: the verdict is not certain.
     pub fn look(&mut self, now: Uptime, row: &Row, verdict: Verdict, unresolved: bool) {
         let Some(info) = row.info() else {
             self.unfit = true;
@@ -151,7 +155,7 @@ impl History {
         let answered_at = millis(now).wrapping_sub(info.last_data_sent);
         let (asks, sure) = match verdict {
             Verdict::Asked | Verdict::TieAsked | Verdict::Unread | Verdict::Continue | Verdict::Silent => (true, true),
-            // The stamps do not tell; the counters may.
+            // The stamps do not decide; the counters may.
             Verdict::Cooling if unresolved => match (asked > 0, answered > 0) {
                 (true, false) => (true, true),
                 (false, true) => (false, true),
@@ -227,7 +231,7 @@ impl History {
         }
     }
 
-    /// Whether it is a kept-alive connection. `any`: of whatever protocol.
+    /// Whether it is a kept-alive connection. `any`: whatever protocol it speaks.
     pub fn is_kept(&self, any: bool) -> bool {
         self.turns >= TURNS && !self.unfit && !self.taken && (any || !self.short)
     }
@@ -240,76 +244,76 @@ impl History {
         self.taken = taken;
     }
 
-    /// It was chosen, and cannot be had.
+    /// It was chosen, and could not be closed: it is not chosen again.
     pub fn refuse(&mut self) {
         (self.taken, self.refused) = (false, true);
     }
 
-    /// Its last request was answered, for certain.
+    /// Whether its last request was certainly answered.
     fn is_answered(&self) -> bool {
         self.sure && !self.asking
     }
 
-    /// The present answer is as long as any before it.
+    /// Whether the present answer is at least as long as each one before it.
     fn is_answer_whole(&self) -> bool {
         !self.asking && self.longest > 0 && self.answer >= self.longest
     }
 
-    /// The present answer is like those before it. One that is not may be the first part of a stream.
+    /// Whether the present answer is as long as those before it. One that is not may be the first part of a stream.
     fn is_usual(&self) -> bool {
         (self.shortest..=self.longest).contains(&self.answer)
     }
 
-    /// Its client asks at times that can be foreseen: next to never right after an answer.
+    /// Whether its client asks at times that can be foreseen, and hardly ever right after an answer.
     fn is_regular(&self) -> bool {
         self.turns >= KNOWN_TURNS && u32::from(self.hasty) * 10 <= u32::from(self.turns)
     }
 }
 
-/// From one stamp to another, in ms. Stamps are ticks, and may be the wrong way round by one.
+/// Time from one stamp to another, in ms. Stamps are ticks, and may be in the wrong order by one tick: then 0.
 fn passed(from: u32, to: u32) -> u32 {
     (to.wrapping_sub(from) as i32).max(0) as u32
 }
 
-/// Long enough for a delayed ACK.
+/// Whether it has been at rest long enough for a delayed ACK.
 fn has_rested(info: &Info) -> bool {
     info.rtt > 0 && info.rest() >= DELAYED_ACK.max(info.rtt.div_ceil(1000)) + TWO_TICKS
 }
 
-/// In ms.
+/// The shortest round trip that was measured, in ms; 0: none was.
 fn round_trip(info: &Info) -> u32 {
     info.min_rtt.map_or(0, |micros| micros.div_ceil(1000))
 }
 
-/// Since when connections are closed, how many may be, and what came of it.
+/// When the closing began, how many connections may be closed now, and what came of it.
 #[derive(Clone, Debug)]
 pub struct Closing {
     /// The app finishes a request in flight even after it has read end-of-file.
     finishes: bool,
-    /// Whatever the protocol is.
+    /// Connections of any protocol are closed.
     any: bool,
-    /// `--idle-after`: so long may a pause inside an answer be.
+    /// `--idle-after`: the longest pause inside an answer.
     idle_after: Duration,
     began: Uptime,
-    /// How many may be closed now, and when that was counted.
+    /// How many connections may be closed now, and when that was counted.
     credit: f64,
     counted: Uptime,
-    /// Connections that were closed, by their clients.
+    /// How many connections were closed, by the client's address.
     peers: HashMap<IpAddr, u64>,
     closed: u64,
     closed_at: Option<Uptime>,
-    /// New connections of those clients since then.
+    /// How many new connections came from those clients since.
     returned: u64,
 }
 
-/// A connection to be closed, as it stood when it was chosen.
+/// A connection that is to be closed, as it stood when it was chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Chosen {
     pub cookie: u64,
     pub inode: u32,
     pub bytes_received: u64,
     pub bytes_sent: u64,
-    /// What it is doing does not matter.
+    /// It may be closed whatever it is doing at that moment.
     pub any_moment: bool,
     pub peer: IpAddr,
 }
@@ -330,7 +334,7 @@ impl Closing {
         }
     }
 
-    /// When the last one was closed.
+    /// When the last connection was closed. None: none was.
     pub fn closed_at(&self) -> Option<Uptime> {
         self.closed_at
     }
@@ -339,13 +343,13 @@ impl Closing {
         self.began
     }
 
-    /// A look begins.
+    /// A look begins: counts how many connections may be closed now.
     pub fn look(&mut self, now: Uptime) {
         let more = now.since(self.counted).as_secs_f64() * MOST_A_SECOND;
         (self.credit, self.counted) = ((self.credit + more).min(MOST_AT_ONCE), now);
     }
 
-    /// Whether a connection is to be closed now. `unresolved`: the verdict is not sure.
+    /// Returns the connection if it is to be closed now. `unresolved`: the verdict is not certain.
     pub fn choose(&mut self, now: Uptime, row: &Row, verdict: Verdict, unresolved: bool, history: &History) -> Option<Chosen> {
         let info = row.info()?;
         if self.credit < 1.0 || history.refused || !history.is_kept(self.any) {
@@ -360,12 +364,12 @@ impl Closing {
         Some(Chosen { cookie: row.cookie, inode: row.inode, bytes_received, bytes_sent, any_moment, peer: row.peer })
     }
 
-    /// Between an answer and the next request, in a moment when that will hardly be on its way.
+    /// Whether it is between an answer and the next request, at a moment when that request is hardly on its way.
     fn is_between(&self, now: Uptime, row: &Row, info: &Info, verdict: Verdict, unresolved: bool, history: &History) -> bool {
         let acknowledged = match verdict {
             Verdict::Answered => true,
             Verdict::Cooling if !unresolved || history.is_answered() => true,
-            // On its way, and as long as the last one was: all of it.
+            // The answer is on its way, and is as long as the last one: it is complete.
             Verdict::Sending if history.is_answer_whole() && !row.full && info.last_data_sent < info.last_data_recv => false,
             _ => return false,
         };
@@ -382,25 +386,25 @@ impl Closing {
         !patient && acknowledged && info.rest() >= REST.max(2 * round_trip(info))
     }
 
-    /// A connection was closed.
+    /// Counts a connection that was closed.
     pub fn closed(&mut self, now: Uptime, peer: IpAddr) {
         self.closed += 1;
         self.closed_at = Some(now);
         *self.peers.entry(peer).or_default() += 1;
     }
 
-    /// A new connection came.
+    /// Counts a new connection.
     pub fn arrived(&mut self, peer: IpAddr) {
         self.returned += u64::from(self.peers.contains_key(&peer));
     }
 
-    /// The clients whose connections were closed come back to us: closing achieves nothing.
+    /// Whether the clients of closed connections come back to this app, so that closing achieves nothing.
     pub fn is_in_vain(&self) -> bool {
         self.returned > 0 && self.returned * 2 >= self.closed
     }
 }
 
-/// It has been asked, and by now the whole of it; or it stands still.
+/// Whether a request has come, and all of it by now; or the connection stands still.
 fn is_whole(info: &Info, verdict: Verdict) -> bool {
     match verdict {
         Verdict::Asked | Verdict::TieAsked => info.last_data_recv >= WHOLE,

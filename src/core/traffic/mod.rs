@@ -1,21 +1,24 @@
-//! The app's traffic: whose a connection is, what it is doing, how much is in flight, and what became of it all.
+//! The app's traffic: whose a connection is, what it is doing, how much is in flight, and how each connection ended.
 
+pub mod exposition;
 pub mod keepalive;
+pub mod network;
 pub mod origin;
+pub mod question;
 pub mod row;
 pub mod tracker;
 pub mod verdict;
 
 use super::time::Uptime;
 
-/// One look at all connections.
+/// What one look at all connections has found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// Whether the app listens on anything; None where that cannot be known.
+    /// Whether the app listens on anything. None: this cannot be known.
     pub listening: Option<bool>,
     /// Whether there are TCP ports or unix sockets to watch at all.
     pub watched: bool,
-    /// New connections since the stop signal, those included that came and went between two looks.
+    /// New connections since the stop signal, including those that came and ended between two looks.
     pub accepted: u64,
     pub last_arrival: Option<Uptime>,
     pub busy: usize,
@@ -23,26 +26,26 @@ pub struct Sample {
     pub idle: usize,
     /// Waiting to be accepted.
     pub queued: usize,
-    /// Of the busy ones: closed by the app, still being delivered by the kernel.
+    /// How many of the busy ones the app has closed while the kernel still delivers their last bytes.
     pub flushing: usize,
-    /// Of the idle ones: not waited for any more, though their work is not done (`--max-silence`, a client that is gone).
+    /// How many of the idle ones are not waited for any more, although their work is not done (`--max-silence`, a client that is gone).
     pub given_up: usize,
-    /// Connections may be missing: nothing follows from there being none.
+    /// Connections may be missing from this look, so nothing may be concluded from their absence.
     pub partial: bool,
     pub kept: KeptAlive,
-    /// The same by port, listeners without connections included; 0 is unix sockets.
+    /// The same figures by port, including listeners without connections. Port 0 stands for unix sockets.
     pub ports: Vec<PortSample>,
 }
 
-/// Kept-alive connections, those with turns of request and answer since the stop signal, in one look.
+/// In one look: the kept-alive connections, which have shown turns of request and answer since the stop signal.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct KeptAlive {
-    /// All of them that are open and were not closed by us.
+    /// Those that are open and were not closed by lameduck.
     pub open: usize,
-    /// Of those: with a request that is not older than `--idle-after`.
+    /// How many of these have a request that is not older than `--idle-after`.
     pub busy: usize,
     pub cooling: usize,
-    /// When the last one was closed.
+    /// When lameduck closed the last one. None: it closed none.
     pub closed_at: Option<Uptime>,
 }
 
@@ -59,27 +62,27 @@ pub struct PortSample {
 }
 
 impl Sample {
-    /// What the stop waits for.
+    /// How many connections the stop waits for: busy, cooling and queued ones.
     pub fn in_flight(&self) -> usize {
         self.busy + self.cooling + self.queued
     }
 
-    /// As `in_flight`, kept-alive connections in their usual turn left out.
+    /// As `in_flight`, without kept-alive connections in their usual turn.
     pub fn in_flight_besides_kept(&self) -> usize {
         self.in_flight().saturating_sub(self.kept.busy + self.kept.cooling)
     }
 
-    /// What is being worked on, or waits for that. One that was just answered is at rest.
+    /// How many connections are busy or queued. One that was just answered is at rest.
     pub fn at_work(&self) -> usize {
         self.busy + self.queued
     }
 }
 
-/// What became of the connections since the stop signal.
+/// How connections have ended since the stop signal.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     pub accepted: u64,
-    /// So many more may have come: the kernel told of more ends than we could read.
+    /// How many more may have come: the kernel announced more ends than could be read.
     pub uncertain: u64,
     /// Connections that carried work and ended it.
     pub finished: u64,

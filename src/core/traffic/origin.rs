@@ -1,4 +1,5 @@
-//! Whose a connection on one of the app's ports is: a client's, the app's own, or a neighbour's that listens on the same port. Pure.
+//! Whose a connection on one of the app's ports is: a client's, the app's own, or a connection to a neighbour that listens on the same
+//! port. Pure.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -7,57 +8,58 @@ use super::row::Row;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Whose {
-    /// The app's traffic.
+    /// A client's: it is the app's traffic.
     Client,
-    /// Both ends are held by processes of the app: Apache waking its children, nginx asking php-fpm.
+    /// The app's own: processes of the app hold both ends. Apache wakes its children this way, nginx asks php-fpm.
     Internal,
-    /// Another process listens on the same port, and this is its.
+    /// It belongs to another process that listens on the same port.
     Neighbour,
 }
 
-/// The client's end of a connection whose ends are both on this host.
+/// The client's end of a connection whose two ends are on this host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientEnd {
-    /// 0: no process holds it any more.
+    /// Its inode. 0: no process holds it any more.
     pub inode: u32,
-    /// None: unknown, as on version 1 nodes.
+    /// Its cgroup. None: unknown, as on version 1 nodes.
     pub cgroup: Option<u64>,
 }
 
-/// Who holds which sockets in this network namespace, as far as that can be seen.
+/// Who holds which sockets in this network namespace, as far as /proc shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
     /// The sockets of the app's processes, by inode.
     pub app: HashSet<u64>,
-    /// Some of their descriptors could not be seen: another user's, or too many.
+    /// Some descriptors of the app's processes could not be read: another user's, or too many.
     pub hidden: bool,
-    /// Our own, such as the one of `--admin`.
+    /// lameduck's own sockets, such as the one of `--admin`.
     pub ours: HashSet<u64>,
-    /// The cgroup of this container, where it is known.
+    /// The cgroup of this container. None: unknown.
     pub cgroup: Option<u64>,
 }
 
 impl Holders {
-    /// Whether a process of the app holds this socket. None: nobody can tell.
+    /// Whether a process of the app holds this socket. None: this cannot be known.
     pub fn is_app(&self, inode: u32, cgroup: Option<u64>) -> Option<bool> {
         let inode = u64::from(inode);
         match (self.app.contains(&inode), self.ours.contains(&inode), self.hidden) {
             (_, true, _) => Some(false),
             (true, ..) => Some(true),
             (false, false, false) => Some(false),
-            // The cgroup is the container's, and all in it belong to the app.
+            // The cgroup is the container's, and everything in it belongs to the app.
             (false, false, true) => self.cgroup.zip(cgroup).map(|(own, its)| own == its),
         }
     }
 
-    /// Whether nobody but the app and us listens in this network namespace, for all that can be seen.
+    /// Whether only the app and lameduck listen in this network namespace, as far as can be seen.
     pub fn is_alone(&self, listeners: &[Row]) -> bool {
         let mut others = listeners.iter().filter(|row| !self.ours.contains(&row.inode.into()));
         others.all(|row| self.is_app(row.inode, row.cgroup) == Some(true))
     }
 
-    /// Whether a listener that no descriptor of the app shows may be the app's: it does hold it after all, or it hides descriptors, or the
-    /// listener is of our cgroup and nobody's. `anybody`: the sockets of all processes that can be seen.
+    /// Whether a listener may be the app's although no descriptor of the app shows it: the app holds it after all, or some of its
+    /// descriptors cannot be read, or the listener is of this container's cgroup and no process holds it. `anybody`: the sockets of all
+    /// processes that can be seen.
     pub fn may_be_app(&self, row: &Row, anybody: &HashSet<u64>) -> bool {
         let inode = u64::from(row.inode);
         if self.ours.contains(&inode) {
@@ -68,11 +70,11 @@ impl Holders {
         self.app.contains(&inode) || is_nobodys && is_of_us.unwrap_or(self.hidden)
     }
 
-    /// Whose a connection is by its client's end. None: the end is gone, or nobody can tell.
+    /// Whose a connection is, by its client's end. None: the end is gone, or this cannot be known.
     pub fn whose(&self, end: Option<ClientEnd>) -> Option<Whose> {
         let end = end?;
         let known = match end.inode {
-            // Closed: no process holds it, but its cgroup is still known.
+            // It is closed: no process holds it, but its cgroup is still known.
             0 => self.cgroup.zip(end.cgroup).map(|(own, its)| own == its),
             inode => self.is_app(inode, end.cgroup),
         };
@@ -96,38 +98,38 @@ impl Within {
         }
     }
 
-    /// All that were seen alive were the app's own: so are those that were too short to be seen.
+    /// Whether all connections that were seen alive were the app's own. Then those that were too short to be seen count as its own too.
     pub fn is_internal(&self) -> bool {
         self.internal && !self.clients
     }
 }
 
-/// Processes that are known to connect to their own server for less time than a look takes, and how many bytes they have written: Apache's
-/// parent wakes each surplus child by a byte in a pipe and a request. So many bytes of requests are theirs, and no more.
+/// Processes that are known to connect to their own server for less time than a look takes, and how many bytes they have written. Apache's
+/// parent wakes each surplus child by a byte in a pipe and a request. That many bytes of requests count as theirs, and no more.
 #[derive(Clone, Debug, Default)]
 pub struct Writers {
-    /// By pid: the bytes written so far. None: not to be seen.
+    /// The bytes that each process has written so far, by pid. None: the kernel does not show them.
     processes: Vec<(i32, Option<u64>)>,
-    /// Bytes that were written since, and not found in a connection yet.
+    /// How many bytes were written since, and were not found in a connection yet.
     unexplained: u64,
 }
 
 impl Writers {
-    /// No such request is shorter: `OPTIONS * HTTP/1.0`, `User-Agent: Apache (internal dummy connection)` and their line ends.
+    /// The shortest such request, in bytes: `OPTIONS * HTTP/1.0`, `User-Agent: Apache (internal dummy connection)` and their line ends.
     const SHORTEST: u64 = 71;
-    /// As many as a server with 256 children writes at once, and not the log of a day.
+    /// The most bytes that are kept as unexplained: as many as a server with 256 children writes at once, but not a whole day's log.
     const MOST_UNEXPLAINED: u64 = 64 << 10;
 
     pub fn new(pids: Vec<i32>) -> Writers {
         Writers { processes: pids.into_iter().map(|pid| (pid, None)).collect(), unexplained: 0 }
     }
 
-    /// Notes where they stand. `written`: the bytes that a process has written so far.
+    /// Notes how much each process has written by now. `written`: the bytes that a process has written so far; None: not shown.
     pub fn begin(&mut self, written: impl Fn(i32) -> Option<u64>) {
         self.processes.iter_mut().for_each(|(pid, before)| *before = written(*pid));
     }
 
-    /// Whether one of them has written the request of a connection that has `received` so many bytes, its FIN perhaps included.
+    /// Whether one of them has written the request of a connection that has `received` this many bytes, perhaps including its FIN.
     pub fn wrote(&mut self, received: u64, written: impl Fn(i32) -> Option<u64>) -> bool {
         for (pid, before) in &mut self.processes {
             let now = written(*pid);
@@ -163,7 +165,7 @@ impl Listener {
         self.address.is_unspecified() || self.address == address
     }
 
-    /// Both may take the same connection.
+    /// Whether both may take the same connection.
     fn overlaps(&self, other: &Listener) -> bool {
         self.takes(other.address) || other.takes(self.address)
     }
@@ -175,13 +177,13 @@ impl Shared {
         if is_app { self.app.push(listener) } else { self.others.push(listener) }
     }
 
-    /// Whether every connection can be told: by the address it came to, or by its cgroup.
+    /// Whether each connection can be assigned to its listener: by the address that it came to, or by its cgroup.
     pub fn can_be_told(&self) -> bool {
         let apart = |ours: &Listener, theirs: &Listener| ours.cgroup.zip(theirs.cgroup).is_some_and(|(a, b)| a != b);
         self.others.iter().all(|theirs| self.app.iter().all(|ours| !ours.overlaps(theirs) || apart(ours, theirs)))
     }
 
-    /// A listener, or what one has accepted, that is not the app's.
+    /// Whether this is a listener that is not the app's, or a connection that such a listener has accepted.
     pub fn is_neighbours(&self, row: &Row) -> bool {
         if self.others.iter().any(|theirs| theirs.inode == row.inode && row.inode != 0) {
             return true;
@@ -191,7 +193,7 @@ impl Shared {
         if others.peek().is_none() {
             return false;
         }
-        // What is accepted inherits its listener's cgroup.
+        // An accepted connection inherits its listener's cgroup.
         let is_of = |listener: &Listener| row.cgroup.is_some() && listener.cgroup == row.cgroup;
         app.is_empty() || !app.iter().any(|ours| is_of(ours)) && others.any(is_of)
     }

@@ -15,14 +15,14 @@ pub enum State {
     /// FIN_WAIT1, CLOSING, LAST_ACK: the server has closed, the kernel may still be sending.
     Closing,
     Listen,
-    /// Nobody's work any more: FIN_WAIT2, TIME_WAIT, CLOSE, and handshakes.
+    /// It carries no work any more: FIN_WAIT2, TIME_WAIT, CLOSE; or not yet: handshakes.
     Gone,
 }
 
 /// One connection or listener as the kernel shows it at one moment.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The same number at every look, and for no other connection.
+    /// A number that is the same in every look, and that no other connection has.
     pub cookie: u64,
     pub state: State,
     /// The app's end.
@@ -36,42 +36,42 @@ pub struct Row {
     pub inode: u32,
     pub cgroup: Option<u64>,
     pub retransmits: u8,
-    /// The send buffer has no room: whoever writes has to wait.
+    /// The send buffer is full: a process that writes has to wait.
     pub full: bool,
     pub seen: Seen,
 }
 
-/// How much of a connection its source shows.
+/// What the source shows of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Seen {
     Info(Info),
-    /// Queues only, and the kernel's ping-pong mode where it is to be trusted: off means that the last event was an input.
+    /// Queues only, and the kernel's ping-pong mode where it can be trusted: off means that the last event was an input.
     Queues {
         ping_pong: Option<bool>,
     },
-    /// A unix socket: queues, and not even which way they moved.
+    /// A unix socket: the length of its queues only.
     Unix,
 }
 
 impl Row {
-    /// The client has left without a word: its FIN is all that ever came. A TCP probe, most likely.
+    /// Whether the client has left without sending anything: its FIN is all that came. Most likely this was a TCP probe.
     pub fn is_probe(&self) -> bool {
         self.state == State::CloseWait && self.info().is_some_and(|info| info.bytes_received <= 1)
     }
 
-    /// Both ends are on this host: its client is one of the app's own processes, a neighbour in the network namespace, or what forwards
-    /// connections from outside.
+    /// Whether both ends are on this host: its client is one of the app's own processes, a neighbour in the network namespace, or a program
+    /// that forwards connections from outside.
     pub fn is_local(&self) -> bool {
         self.peer.is_loopback() || self.peer == self.local
     }
 
-    /// Whether anything but a FIN was received, for all that can be known.
+    /// Whether anything but a FIN was received, as far as the source shows it.
     pub fn has_sent(&self) -> bool {
         let fin = if self.state == State::Established { 0 } else { 1 };
         self.info().is_none_or(|info| info.bytes_received > fin)
     }
 
-    /// Which connection it is, where there are no cookies: the two ends in one number.
+    /// A number for the connection where there are no cookies, made of its two ends.
     pub fn ends(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.port, self.peer, self.peer_port).hash(&mut hasher);
@@ -85,7 +85,7 @@ impl Row {
         }
     }
 
-    /// This kernel's bit means something else.
+    /// Forgets the ping-pong bit, because on this kernel it means something else.
     pub fn distrust_ping_pong(&mut self) {
         if let Seen::Queues { ping_pong } = &mut self.seen {
             *ping_pong = None;
@@ -100,7 +100,7 @@ impl Row {
     }
 }
 
-/// What tcp_info tells. Ages in milliseconds, all from one reading of the kernel's clock.
+/// The fields of tcp_info that matter. Ages are in milliseconds, and all from one reading of the kernel's clock.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Info {
     pub last_data_sent: u32,
@@ -111,16 +111,16 @@ pub struct Info {
     pub bytes_received: u64,
     /// Segments sent without data.
     pub bare_acks: u32,
-    /// Segments received with data; they may wrap.
+    /// Segments received with data; the counter may wrap.
     pub segments_in: u32,
-    /// Smoothed, in microseconds; 0: not measured yet.
+    /// The smoothed round trip in microseconds; 0: not measured yet.
     pub rtt: u32,
-    /// Microseconds; None where the kernel has seen none.
+    /// The shortest round trip in microseconds. None: the kernel has measured none.
     pub min_rtt: Option<u32>,
 }
 
 impl Info {
-    /// How long no byte moved either way, in ms.
+    /// How long no byte has moved in either direction, in ms.
     pub fn rest(&self) -> u32 {
         self.last_data_sent.min(self.last_data_recv)
     }
@@ -129,7 +129,7 @@ impl Info {
         self.last_data_recv == self.last_data_sent
     }
 
-    /// The breakers of a tie that need one look only. True: the last event was the answer.
+    /// Breaks a tie by one look alone, where that is possible. True: the last event was the answer.
     pub fn breaks_tie(&self) -> bool {
         let acknowledged = self.last_ack_recv < self.last_data_sent;
         let far = self.min_rtt.is_some_and(|micros| micros > TWO_TICKS * 1000);

@@ -1,4 +1,4 @@
-//! From verdicts to a sample: how much is in flight, whether new connections still come, and what became of them all.
+//! From verdicts to a sample: how much is in flight, whether new connections still come, and how each one has ended.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,18 +10,18 @@ use super::verdict::{self, Class, Connection, Fate, Rules, Verdict, millis};
 use super::{KeptAlive, PortSample, Sample, Tally};
 use crate::core::time::Uptime;
 
-/// So many ends are remembered until the look is over.
+/// How many ends are remembered until the look is over.
 const MOST_ENDED: usize = 65_536;
 
-/// What is counted of one port.
+/// What is counted for one port.
 #[derive(Clone, Copy, Debug, Default)]
 struct Port {
     seen: PortSample,
-    /// As its listeners say.
+    /// The length of the accept queue, by its listeners.
     backlog: usize,
-    /// As its connections say.
+    /// The number of connections that were not accepted yet, by their own rows.
     unaccepted: usize,
-    /// In the backlog, but nobody's work.
+    /// How many of the backlog do not count: TCP probes, ignored peers and the like.
     excused: usize,
     /// A connection to it was cut.
     cut: bool,
@@ -30,44 +30,44 @@ struct Port {
 /// A tie that only the kernel's ping-pong bit can break.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tie {
-    /// As `Row::ends` tells.
+    /// The two ends, as `Row::ends` returns them.
     pub ends: u64,
     pub cookie: u64,
 }
 
-/// Connections by their successive rows.
+/// All connections, by their successive rows.
 #[derive(Debug)]
 pub struct Tracker {
     rules: Rules,
     connections: HashMap<u64, Connection>,
-    /// Of those on which something has moved since the baseline.
+    /// The history of connections on which something has moved since the baseline.
     histories: HashMap<u64, History>,
-    /// Of those that wait for an ACK: since when it is the same byte they wait for.
+    /// For connections that wait for an ACK: since when they wait for the same byte.
     unacked: HashMap<u64, (u32, u32)>,
     begun: bool,
-    /// The app has its stop signal: what ends without an answer now was cut.
+    /// The app has its stop signal: a connection that ends without an answer from now on was cut.
     stopping: bool,
-    /// Confirmed arrivals: live ones that have sent nothing are added while they live.
+    /// When the last confirmed arrival came. Open connections that have sent nothing are added while they are open.
     last_arrival: Option<Uptime>,
     tally: Tally,
     /// Kept-alive connections are being closed.
     closing: Option<Closing>,
-    /// Whatever protocol they speak.
+    /// Connections of any protocol count as kept-alive ones.
     closes_any: bool,
-    /// The look that is being taken.
+    /// Counts of the present look.
     flushing: usize,
     given_up: usize,
     kept: KeptAlive,
-    /// To be closed now.
+    /// Connections that are to be closed now.
     chosen: Vec<Chosen>,
-    /// Few: looked through faster than hashed.
+    /// A list, because there are few ports: it is searched faster than a hash table.
     ports: Vec<Port>,
     ties: Vec<Tie>,
-    /// Ended since the last look was over. The kernel writes a piece of its table before it is read, so a look that rests may still
-    /// show them.
+    /// Connections that have ended since the last look was over. The kernel writes a piece of its table before it is read, so a look that
+    /// pauses may still show them.
     ended: HashSet<u64>,
     last_chance: bool,
-    /// One of the look before had.
+    /// Whether one of the ties of the look before was at its last chance.
     was_last_chance: bool,
 }
 
@@ -96,23 +96,23 @@ impl Tracker {
         }
     }
 
-    /// The app has been sent its stop signal. What has left until now ended well.
+    /// The app has been sent its stop signal. Connections that have left before ended well.
     pub fn stopping(&mut self) {
         self.stopping = true;
         for known in self.connections.values_mut().filter(|known| known.left) {
             self.tally.finished += u64::from(known.worked);
-            // It stays known for its end to come, and is counted.
+            // It is kept so that its end is recognised, and it is counted already.
             known.worked = false;
             known.verdict = Verdict::Gone;
         }
     }
 
-    /// Every process of the app has ended: nothing more is written.
+    /// Every process of the app has ended: nothing more will be written.
     pub fn app_ended(&mut self) {
         self.connections.values_mut().for_each(Connection::app_ended);
     }
 
-    /// The rows so far do not count: the look begins again.
+    /// Forgets the rows so far: the present look begins again.
     pub fn begin_look_again(&mut self) {
         self.forget_counts();
         self.ties();
@@ -127,7 +127,7 @@ impl Tracker {
         }
     }
 
-    /// From now on another source names the connections: the next look is a new baseline.
+    /// Another source names the connections from now on: the next look is a new baseline.
     pub fn begin_again(&mut self) {
         self.begin_look_again();
         self.connections.clear();
@@ -136,7 +136,7 @@ impl Tracker {
         self.begun = false;
     }
 
-    /// One row of a look, of the app's ports only. The first look sets the baseline.
+    /// Takes one row of a look, of the app's ports only. The first look sets the baseline.
     pub fn row(&mut self, now: Uptime, row: &Row) {
         if row.state == State::Listen {
             self.port(row.port).backlog += row.rqueue as usize;
@@ -153,7 +153,7 @@ impl Tracker {
             return;
         }
         if row.state == State::Gone {
-            // Lingering for the client's FIN when watching begins: its end is not that of a new one.
+            // It waits for the client's FIN when the watching begins: its end is not the end of a new one.
             if !self.begun
                 && let Some(info) = row.info()
             {
@@ -184,14 +184,14 @@ impl Tracker {
         &mut self.ports[index]
     }
 
-    /// The look is over: every row of it was shown.
+    /// Ends the look and returns its sample. Every row has been shown.
     pub fn end(&mut self, now: Uptime) -> Sample {
         let (flushing, given_up, kept) = (self.flushing, self.given_up, self.kept);
         let closed_at = self.closing.as_ref().and_then(Closing::closed_at);
         let kept = KeptAlive { closed_at, ..kept };
         let mut sample = Sample { watched: true, flushing, given_up, kept, ..Sample::default() };
         for port in &mut self.ports {
-            // Both say the same; a listener's own count is missing where only connections are shown, and the other way round.
+            // Both say the same. A listener's own count is missing where only connections are shown, and the other way round.
             port.seen.queued = port.backlog.saturating_sub(port.excused).max(port.unaccepted);
             sample.busy += port.seen.busy;
             sample.cooling += port.seen.cooling;
@@ -202,7 +202,7 @@ impl Tracker {
         sample.ports.sort_unstable_by_key(|port| port.port);
         let mut silent = None;
         for known in self.connections.values_mut() {
-            // It stays known, so that its end is not taken for that of a new one.
+            // It is kept, so that its end is not taken for the end of a new one.
             known.left = !std::mem::take(&mut known.seen);
             if !(known.old || known.counted || known.left) {
                 silent = silent.max(Some(known.first_seen(now)));
@@ -212,7 +212,7 @@ impl Tracker {
         self.begun = true;
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
-        // Those chosen stay so until the next look.
+        // Chosen connections stay chosen until the next look.
         let chosen = std::mem::take(&mut self.chosen);
         self.forget_counts();
         self.chosen = chosen;
@@ -239,7 +239,7 @@ impl Tracker {
         }
     }
 
-    /// From the next look on connections are chosen to be closed. `finishes`: the app finishes a request in flight even after it has read
+    /// From the next look on, connections are chosen to be closed. `finishes`: the app finishes a request in flight even after it has read
     /// end-of-file.
     pub fn begin_closing(&mut self, now: Uptime, finishes: bool) {
         self.closing.get_or_insert_with(|| Closing::begin(now, finishes, self.closes_any, self.rules.idle_after));
@@ -254,7 +254,7 @@ impl Tracker {
         self.closing.as_ref()
     }
 
-    /// Those of the last look that are to be closed now. They are not chosen again.
+    /// Returns the connections of the last look that are to be closed now, and does not choose them again.
     pub fn take_chosen(&mut self) -> Vec<Chosen> {
         for chosen in &self.chosen {
             if let Some(history) = self.histories.get_mut(&chosen.cookie) {
@@ -264,33 +264,33 @@ impl Tracker {
         std::mem::take(&mut self.chosen)
     }
 
-    /// A connection was closed by us.
+    /// lameduck has closed this connection.
     pub fn closed(&mut self, now: Uptime, chosen: &Chosen) {
         if let Some(closing) = &mut self.closing {
             closing.closed(now, chosen.peer);
         }
     }
 
-    /// It cannot be closed.
+    /// This connection cannot be closed.
     pub fn refused(&mut self, chosen: &Chosen) {
         if let Some(history) = self.histories.get_mut(&chosen.cookie) {
             history.refuse();
         }
     }
 
-    /// It was not closed, and may be chosen again.
+    /// This connection was not closed, and may be chosen again.
     pub fn spare(&mut self, chosen: &Chosen) {
         if let Some(history) = self.histories.get_mut(&chosen.cookie) {
             history.take(false);
         }
     }
 
-    /// Whether one of the ties has been held long enough: the bit decides.
+    /// Whether one of the ties has been held long enough, so that the bit must decide now.
     pub fn is_last_chance(&self) -> bool {
         self.last_chance
     }
 
-    /// The same of those that `ties` returned last.
+    /// The same, for the ties that `ties` returned last.
     pub fn was_last_chance(&self) -> bool {
         self.was_last_chance
     }
@@ -301,14 +301,14 @@ impl Tracker {
         std::mem::take(&mut self.ties)
     }
 
-    /// The kernel's ping-pong bit of a connection with a tie; None: it could not be had.
+    /// Takes the kernel's ping-pong bit of a connection with a tie. None: it could not be read.
     pub fn ping_pong(&mut self, cookie: u64, bit: Option<bool>) {
         if let Some(known) = self.connections.get_mut(&cookie) {
             known.ping_pong(bit);
         }
     }
 
-    /// A connection has ended: the kernel's last word on it.
+    /// A connection has ended: takes its final counters.
     pub fn ended(&mut self, now: Uptime, row: &Row) {
         if self.is_ignored(row) {
             return;
@@ -339,7 +339,7 @@ impl Tracker {
         }
     }
 
-    /// Up to `most` new connections came and went unseen.
+    /// Up to `most` new connections came and ended without being seen.
     pub fn missed(&mut self, now: Uptime, most: u64) {
         if most > 0 {
             self.tally.uncertain += most;
@@ -351,12 +351,12 @@ impl Tracker {
         self.tally.accepted
     }
 
-    /// The verdict of the last look.
+    /// The verdict of the last look. None: there is no such connection.
     pub fn verdict(&self, cookie: u64) -> Option<Verdict> {
         self.connections.get(&cookie).map(|known| known.verdict)
     }
 
-    /// What became of all, taking what is still in flight as cut.
+    /// How all connections have ended; those that are still in flight count as cut.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally;
         for known in self.connections.values() {
@@ -391,14 +391,14 @@ impl Tracker {
         self.last_arrival = self.last_arrival.max(Some(at));
     }
 
-    /// `by_us`: we have closed it.
+    /// Counts the end of a connection. `by_us`: lameduck has closed it.
     fn close(&mut self, port: u16, by_us: bool, fate: Fate) {
         match fate {
             Fate::Cut if self.stopping || by_us => {
                 self.tally.cut += 1;
                 self.port(port).cut = true;
             }
-            // Before the stop signal an end without an answer is the client's or the app's own doing.
+            // Before the stop signal, an end without an answer was caused by the client or by the app itself.
             Fate::Cut | Fate::Finished => self.tally.finished += 1,
             Fate::Nothing => {}
         }
@@ -443,8 +443,8 @@ impl Tracker {
         history.look(now, row, known.verdict, known.unresolved);
     }
 
-    /// Sent, and for ten seconds no ACK: nobody is there. A client that merely reads slowly acknowledges window probes, and one
-    /// lost packet after a long silence proves nothing: six retransmissions take longer than that.
+    /// Bytes were sent, and no ACK came for ten seconds: the other end is gone. A client that only reads slowly acknowledges window probes.
+    /// One lost packet after a long silence proves nothing: six retransmissions take longer than that.
     fn is_stuck(&mut self, now: Uptime, row: &Row) -> bool {
         const SIX: u8 = 6;
         let Some(info) = row.info() else { return row.wqueue > 0 && row.retransmits >= SIX };
@@ -471,7 +471,7 @@ impl Tracker {
 mod tests {
     use super::super::row::{Info, Seen};
     use super::*;
-    use crate::core::network::Network;
+    use crate::core::traffic::network::Network;
 
     fn rules() -> Rules {
         Rules { idle_after: Duration::from_secs(1), max_silence: None, ignored: vec![] }
@@ -868,7 +868,7 @@ mod tests {
         let mut tracker = Tracker::new(rules());
         let asked = row(info(10, 5, 5, 0, 100));
         look(&mut tracker, 0, std::slice::from_ref(&asked));
-        // A torn look misses it; the next one is taken in slices, and the app is told between two of them.
+        // A torn look misses it; the next one is taken in slices, and the app gets its stop signal between two of them.
         look(&mut tracker, 100, &[]);
         tracker.row(at(200), &asked);
         tracker.stopping();

@@ -1,50 +1,50 @@
 //! The verdict on one connection: a pure function of its successive rows.
 //!
-//! The obvious rule (answered if sent later than received) is wrong half of the time: the kernel's stamps are ticks of 1 to 10 ms
-//! and tie. docs/traffic.md tells the rule, the experiments behind it and what nobody can see from outside.
+//! The obvious rule (answered if sent later than received) is wrong half of the time: the kernel's stamps are ticks of 1 to 10 ms, and two
+//! events often have the same one (a tie). docs/traffic.md has the rule, the experiments behind it, and what cannot be seen from outside.
 
 use std::time::Duration;
 
 use super::row::{Info, Row, Seen, State};
-use crate::core::network::Network;
 use crate::core::time::Uptime;
+use crate::core::traffic::network::Network;
 
-/// A tie that nothing breaks is held this long.
+/// How long a tie is held if nothing breaks it.
 const TIE_HOLD: Duration = Duration::from_millis(2000);
-/// A delayed ACK has been sent by then: an input without one was answered.
+/// By then, in ms, a delayed ACK has been sent: an input without one was answered.
 const DELAYED_ACK_LATEST: u32 = 250;
-/// Before this no delayed ACK has been sent yet.
+/// Before this, in ms, no delayed ACK has been sent yet.
 const DELAYED_ACK_EARLIEST: u32 = 36;
-/// What is sent but not acknowledged this long has nobody at the other end.
+/// If sent bytes are not acknowledged for this long, the other end is gone.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
-/// A half-closed connection without an answer: the client has most likely gone.
+/// How long a half-closed connection without an answer is waited for: after that its client has most likely gone.
 const HALF_CLOSED_REST: Duration = Duration::from_secs(10);
-/// Sent again this long after it looked answered: a stream, not the rest of an answer.
+/// If it sends again this many ms after it looked answered, it is a stream, and not the rest of an answer.
 const STREAM_GAP: u32 = 100;
-/// `HTTP/1.1 100 Continue` with its two line ends...
+/// The length of `HTTP/1.1 100 Continue` with its two line ends.
 const CONTINUE_BYTES: u8 = 25;
-/// ...and no request that asks for it is shorter than this: a WebSocket's answer may have 25 bytes too.
+/// The shortest request that asks for a `100 Continue`, in bytes: an answer of a WebSocket may have 25 bytes too.
 const EXPECT_BYTES: u8 = 48;
-/// Without the kernel's stamps: held this long after anything was seen to change...
+/// Without the kernel's stamps: how long a connection is held after its last change that was seen.
 const BLIND_HOLD: Duration = Duration::from_secs(5);
-/// ...and this long if its input looks unanswered.
+/// The same, if its input looks unanswered.
 const BLIND_ASKED: Duration = Duration::from_secs(10);
 
-/// What a connection is doing, and why we think so.
+/// What a connection is doing, and the reason for this verdict.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// A request has no answer yet.
     Asked,
-    /// A unix socket that is connected: work, for all that can be known.
+    /// A unix socket that is connected: it counts as work, since no more can be seen.
     Connected,
-    /// Only `100 Continue` so far.
+    /// Only `100 Continue` was sent so far.
     Continue,
-    /// Closed by the app, still being delivered by the kernel.
+    /// The app has closed it, and the kernel still delivers its last bytes.
     Flushing,
     /// The client has finished sending, and may be waiting.
     HalfClosed,
     Sending,
-    /// Sent again unasked before: between two parts of an answer.
+    /// It is between two parts of an answer: it has sent again without a request before.
     Streaming,
     TieAsked,
     Unread,
@@ -52,26 +52,26 @@ pub enum Verdict {
     /// Answered less than `idle-after` ago, or a tie that may yet turn out to be a request.
     Cooling,
 
-    /// The client has finished sending long ago, and nothing happens.
+    /// The client finished sending long ago, and nothing has moved since.
     Abandoned,
     Answered,
     NeverAsked,
-    /// Unanswered for `--max-silence`.
+    /// Unanswered, or sent to a silent client, for `--max-silence`.
     Silent,
-    /// Nobody acknowledges what was sent.
+    /// The other end does not acknowledge what was sent.
     Stuck,
 
-    /// Accepted by the kernel, not by the app.
+    /// The kernel has accepted it, the app has not.
     Queued,
     Gone,
 }
 
-/// What became of the work of a connection, if that is its end.
+/// How the work of a connection ends, if the connection ends now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
     Cut,
     Finished,
-    /// It had none.
+    /// It had no work.
     Nothing,
 }
 
@@ -97,11 +97,11 @@ impl Verdict {
     }
 }
 
-/// What the user said about connections.
+/// The options that decide on connections.
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub idle_after: Duration,
-    /// `--max-silence`; None is as long as there is time.
+    /// `--max-silence`. None: as long as there is time.
     pub max_silence: Option<Duration>,
     pub ignored: Vec<Network>,
 }
@@ -112,42 +112,43 @@ pub struct Rules {
 pub struct Connection {
     pub port: u16,
     pub verdict: Verdict,
-    /// It was there when watching began.
+    /// It was there when the watching began.
     pub old: bool,
-    /// It came after the stop signal and has sent something.
+    /// It is counted as an arrival: it came after the stop signal and has sent something.
     pub counted: bool,
-    /// It has carried work since the stop signal.
+    /// It has had work since the stop signal.
     pub worked: bool,
-    /// Seen in the present look.
+    /// The present look has shown it.
     pub seen: bool,
-    /// No row any more, and no word of its end: closed by the app and delivered, or lingering for the client's FIN.
+    /// It has no row any more, and the kernel has not announced its end: it was closed by the app and delivered, or waits for the client's
+    /// FIN.
     pub left: bool,
     /// Its tie is not broken yet.
     pub unresolved: bool,
-    /// The app ended in the middle of its answer.
+    /// The app ended in the middle of writing an answer to it.
     pub broken_off: bool,
-    /// While it has sent nothing: when it was first seen. Then when its last answer was sent; without stamps: when it last changed.
+    /// When it was first seen, while it has sent nothing. After that: when its last answer was sent; without stamps: when it last changed.
     since: u32,
-    /// The counters at the last look; without stamps the queues.
+    /// The counters as of the last look; without stamps the queues.
     sent: u32,
     received: u32,
-    /// There was a look before.
+    /// There was an earlier look.
     looked: bool,
-    /// It has been answered: `since` is when.
+    /// It has been answered; `since` says when.
     answered: bool,
-    /// All that was sent since it was asked is `100 Continue`.
+    /// Since its request only `100 Continue` was sent.
     interim: bool,
-    /// Whether a request is pending, followed from look to look where the stamps tie: a client that asks again in the tick of its answer
+    /// Whether a request is pending, followed from look to look while the stamps tie: a client that asks again in the tick of its answer
     /// goes from one request to the next. None: not known yet.
     pending: Option<bool>,
     /// What was sent last and what was received last have the same stamp.
     tied: bool,
-    /// Bytes received and sent since it last looked answered, 255 or more.
+    /// Bytes received and sent since it last looked answered; 255 stands for 255 and more.
     asked: u8,
     after: u8,
-    /// The longest silence inside an answer, in tenths of a second, 25.5 s or more.
+    /// The longest silence inside an answer, in tenths of a second; 25.5 s stands for that and more.
     gap: u8,
-    /// Segments sent without data: at the last look, and before the present tie.
+    /// Segments sent without data: as of the last look, and before the present tie.
     acks: u32,
     acks_before: Option<u32>,
     tie: Tie,
@@ -157,25 +158,25 @@ pub struct Connection {
 /// What is known of the present tie.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tie {
-    /// The request came last.
+    /// The request is known to have come last.
     asked: bool,
-    /// The answer came last.
+    /// The answer is known to have come last.
     answered: bool,
-    /// The kernel's ping-pong bit did not break it.
+    /// The kernel's ping-pong bit was asked for and did not break it.
     checked: bool,
-    /// Segments sent without data, early in it.
+    /// Segments sent without data, as counted early in the tie.
     acks_early: Option<u32>,
 }
 
-/// How far the app is with what it writes. A send buffer that is full, and full again after more was written unasked, has a writer that
+/// How far the app has come with writing. If a send buffer is full, and is full again after more was written without a request, a process
 /// waits for room: its answer is not complete.
 #[derive(Clone, Copy, Debug, Default)]
 struct Writing {
-    /// Bytes written and received when the buffer was full last.
+    /// Bytes written and received when the buffer was last full.
     full_at: Option<(u32, u32)>,
-    /// It is full now, and it was before.
+    /// The buffer is full now, and it was full before.
     waits: bool,
-    /// Bytes written when it was looked at last.
+    /// Bytes written as of the last look.
     written: u32,
 }
 
@@ -187,13 +188,13 @@ fn rest(info: &Info) -> Duration {
     Duration::from_millis(info.rest().into())
 }
 
-/// Longer than a tie is held.
+/// Whether no byte has moved for longer than a tie is held.
 pub fn is_tie_held(info: &Info) -> bool {
     rest(info) >= TIE_HOLD
 }
 
 impl Connection {
-    /// `old`: it was there when watching began.
+    /// A connection that is seen for the first time. `old`: it was there when the watching began.
     pub fn new(now: Uptime, port: u16, old: bool) -> Connection {
         Connection {
             port,
@@ -228,7 +229,7 @@ impl Connection {
         Uptime(now.since(Uptime(self.age(now))))
     }
 
-    /// Bytes received and sent at the last look, modulo 2^32, and whether a request was waiting for its answer. None: there was none.
+    /// Bytes received and sent as of the last look, modulo 2^32, and whether a request was waiting for its answer. None: there was no look.
     pub fn last_look(&self) -> Option<(u32, u32, bool)> {
         self.looked.then_some((self.received, self.sent, self.pending == Some(true)))
     }
@@ -237,7 +238,7 @@ impl Connection {
         Duration::from_millis(millis(now).wrapping_sub(self.since).into())
     }
 
-    /// It was asked and has not begun to answer, as far as could be seen.
+    /// Whether it has a request, and its answer has not begun, as far as can be seen.
     pub fn is_unanswered(&self) -> bool {
         match self.pending {
             Some(pending) if self.tied => pending,
@@ -246,11 +247,11 @@ impl Connection {
         }
     }
 
-    /// What has become of it; `stopping`: the app has been sent its stop signal.
+    /// How its work ends if it ends now. `stopping`: the app has been sent its stop signal.
     pub fn fate(&self, stopping: bool) -> Fate {
         match (self.verdict.class(), self.verdict) {
             _ if self.broken_off => Fate::Cut,
-            // What was being sent and has left was delivered; of a unix socket no more can be known.
+            // What was being sent when it left was delivered; of a unix socket no more can be known.
             (_, Verdict::Flushing | Verdict::Sending | Verdict::Connected) if self.left => Fate::Finished,
             (Class::Busy | Class::Queued, _) if self.left && !stopping => Fate::Finished,
             (Class::Busy | Class::Queued, _) | (_, Verdict::Stuck) => Fate::Cut,
@@ -261,12 +262,12 @@ impl Connection {
         }
     }
 
-    /// Nobody waits for it any more, though its work is not done: if the app ended now, it would be cut.
+    /// Whether it is not waited for any more although its work is not done. If the app ended now, it would count as cut.
     pub fn is_given_up(&self) -> bool {
         self.verdict.class() == Class::Idle && self.fate(true) == Fate::Cut
     }
 
-    /// The kernel's last word on it: what has become of its work.
+    /// Takes the kernel's final counters of it, and returns how its work has ended.
     pub fn close(&mut self, info: &Info) -> Fate {
         let (sent, received, given_up) = (self.sent, self.received, self.is_given_up());
         self.take(info, State::Closing);
@@ -276,18 +277,18 @@ impl Connection {
         match () {
             _ if !self.worked && !asked_again => Fate::Nothing,
             _ if self.broken_off || !delivered || self.is_unanswered() => Fate::Cut,
-            // Who sends unasked goes on sending, and has not finished.
+            // A connection that sends without requests goes on sending: it has not finished.
             _ if given_up && (self.sent == sent || self.gap > 0) => Fate::Cut,
             _ => Fate::Finished,
         }
     }
 
-    /// Every process of the app has ended: an answer that waited for room in the send buffer will never be complete.
+    /// Every process of the app has ended: an answer that waited for room in the send buffer can't become complete.
     pub fn app_ended(&mut self) {
         self.broken_off |= self.writing.waits;
     }
 
-    /// The kernel's ping-pong bit, asked for where a tie is unresolved. Set, or unknown, it proves nothing.
+    /// Takes the kernel's ping-pong bit, which is asked for where a tie is unresolved. If it is set or unknown, it proves nothing.
     pub fn ping_pong(&mut self, bit: Option<bool>) {
         match bit {
             Some(false) => (self.tie.asked, self.pending) = (true, Some(true)),
@@ -295,7 +296,7 @@ impl Connection {
         }
     }
 
-    /// `stuck`: nobody acknowledges what was sent.
+    /// Takes one more row and returns the verdict. `stuck`: the other end does not acknowledge what was sent.
     pub fn judge(&mut self, now: Uptime, row: &Row, stuck: bool, rules: &Rules) -> Verdict {
         match row.info() {
             Some(info) => self.take(info, row.state),
@@ -337,7 +338,7 @@ impl Connection {
             (true, true) | (false, false) => {}
         }
         if more != 0 || received != self.received {
-            // Whatever was known of a tie was of another one.
+            // What was known of a tie belonged to an earlier one.
             self.tie = Tie::default();
             self.acks_before = if self.looked { Some(self.acks) } else { None };
         }
@@ -354,7 +355,7 @@ impl Connection {
         let Some(info) = row.info() else { return };
         let written = (info.bytes_acked as u32).wrapping_add(row.wqueue);
         if row.state == State::Closing {
-            // More was written, and there is room: whoever waited for it may have been done. The FIN counts as a byte.
+            // More was written, and there is room: the process that waited for room may be done. The FIN counts as a byte.
             self.broken_off &= row.full || written.wrapping_sub(1) == self.writing.written;
             return;
         }
@@ -412,7 +413,7 @@ impl Connection {
             self.no_tie();
             return asked(Verdict::Asked);
         }
-        // An interim answer is no answer, until more is sent.
+        // `100 Continue` is no answer until more is sent.
         if self.after == CONTINUE_BYTES && self.asked >= EXPECT_BYTES {
             self.interim = true;
         }
@@ -425,7 +426,7 @@ impl Connection {
                 Some(false) => {}
                 None => {
                     self.unresolved = true;
-                    // Perhaps answered: an interim answer to what comes next counts from here, a stream's gap does not.
+                    // It is perhaps answered. A `100 Continue` that comes next counts from here, the gap of a stream does not.
                     self.after = 0;
                     self.answered = false;
                     return Verdict::Cooling;
@@ -436,7 +437,7 @@ impl Connection {
         }
         self.answered_now(now, info);
         if self.gap > 0 && info.last_data_sent < u32::from(self.gap) * 200 {
-            // It sends unasked. Who does so for ever is given up by the silence of its client.
+            // It sends without requests. One that does so without end is given up when its client is silent for long.
             let client_silent = Duration::from_millis(info.last_data_recv.into());
             let given_up = rules.max_silence.is_some_and(|most| client_silent >= most);
             return if given_up { Verdict::Silent } else { Verdict::Streaming };
@@ -449,7 +450,7 @@ impl Connection {
         self.tie = Tie::default();
     }
 
-    /// It looks answered. If it looked so before and has sent again unasked since, it streams: remember the gap.
+    /// It looks answered. If it looked so before and has sent again without a request since, it streams: notes the gap.
     fn answered_now(&mut self, now: Uptime, info: &Info) {
         let sent_at = millis(now).wrapping_sub(info.last_data_sent);
         if self.answered && self.after > 0 && self.asked == 0 {
@@ -463,7 +464,8 @@ impl Connection {
         self.answered = true;
     }
 
-    /// Sent and received in one tick of the kernel's clock: which came last? Some(true): the request.
+    /// Sent and received in one tick of the kernel's clock: which came last? Some(true): the request. Some(false): the answer. None: not
+    /// known yet.
     fn break_tie(&mut self, info: &Info) -> Option<bool> {
         if self.tie.asked {
             return Some(true);
@@ -473,12 +475,12 @@ impl Connection {
             return Some(false);
         }
         let held = is_tie_held(info);
-        // A bare ACK inside the tie acknowledged an input that no answer did. Much later it answers a TCP keep-alive.
+        // A bare ACK inside the tie acknowledged an input that had no answer. Much later it answers a TCP keep-alive.
         if !held && self.tie.acks_early.is_some_and(|early| early != self.acks) {
             self.tie.asked = true;
             return Some(true);
         }
-        // By now every input without an answer would have been acknowledged; or it was held long enough, and the kernel was asked.
+        // By now every input without an answer would have been acknowledged; or the tie was held long enough, and the kernel was asked.
         let none = info.rest() >= DELAYED_ACK_LATEST && self.acks_before == Some(self.acks);
         if none || held && self.tie.checked {
             self.tie.answered = true;
@@ -490,13 +492,13 @@ impl Connection {
         None
     }
 
-    /// Without stamps: queues, the ping-pong bit, and time.
+    /// The verdict without stamps: by queues, the ping-pong bit, and time.
     fn by_queues(&self, now: Uptime, ping_pong: Option<bool>) -> Verdict {
         let unchanged = self.age(now);
         if ping_pong == Some(false) && unchanged < BLIND_ASKED {
             return Verdict::TieAsked;
         }
-        // What was there before the stop signal and is at rest may have been so for long.
+        // What was there before the stop signal and is at rest may have been at rest for long.
         if unchanged < BLIND_HOLD { Verdict::Cooling } else { Verdict::Answered }
     }
 }

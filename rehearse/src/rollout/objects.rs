@@ -1,0 +1,119 @@
+//! The API's objects → what the story takes. Pure.
+
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use lameduck::core::start::url::listen_addresses;
+
+use super::story::{EndpointSeen, EventSeen, PodSeen};
+use crate::report::{Ended, EndpointState};
+
+/// How many pods a workload is to have.
+pub fn desired(workload: &DynamicObject) -> usize {
+    let count = workload.data.pointer("/status/desiredNumberScheduled").or_else(|| workload.data.pointer("/spec/replicas"));
+    // The API server's own default.
+    count.map_or(1, |count| count.as_u64().unwrap_or(0) as usize)
+}
+
+pub fn pod(pod: &v1::Pod) -> PodSeen {
+    let status = pod.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let containers = || status.container_statuses.iter().flatten();
+    let ended = containers().filter_map(|container| {
+        let end = container.state.as_ref()?.terminated.as_ref()?;
+        Some(Ended {
+            container: container.name.clone(),
+            code: end.exit_code,
+            reason: end.reason.clone(),
+            message: end.message.as_ref().map(|message| message.trim().to_owned()),
+        })
+    });
+    PodSeen {
+        uid: pod.uid().unwrap_or_default(),
+        name: pod.name_any(),
+        ip: status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        ready,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        finished: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
+        grace_seconds: pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds?.try_into().ok()),
+        trouble: trouble(&status),
+        ended: ended.collect(),
+        admin_port: pod.spec.as_ref().and_then(admin_port),
+    }
+}
+
+fn trouble(status: &v1::PodStatus) -> Option<String> {
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let waiting = all.filter_map(|container| {
+        let reason = container.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
+        Some((container, reason)).filter(|(_, reason)| reason != "PodInitializing")
+    });
+    let mut waiting = waiting.map(|(container, reason)| format!("{}: {reason}", container.name));
+    let unscheduled = || {
+        let mut conditions = status.conditions.iter().flatten();
+        let condition = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+        condition.message.clone().or_else(|| condition.reason.clone())
+    };
+    waiting.next().or_else(unscheduled)
+}
+
+/// Where a lameduck of this pod answers: `--admin` or LAMEDUCK_ADMIN, as the manifest has them; else a port of the name `admin`.
+fn admin_port(spec: &v1::PodSpec) -> Option<u16> {
+    let typed = |container: &v1::Container| {
+        let words = || container.command.iter().chain(&container.args).flatten();
+        let next = words().zip(words().skip(1)).find(|(word, _)| *word == "--admin").map(|(_, value)| value.as_str());
+        let joined = words().find_map(|word| word.strip_prefix("--admin="));
+        let variable = container.env.iter().flatten().find(|variable| variable.name == "LAMEDUCK_ADMIN");
+        let text = next.or(joined).or_else(|| variable?.value.as_deref())?;
+        listen_addresses(text).ok()?.first().filter(|address| !address.ip().is_loopback()).map(|address| address.port())
+    };
+    let named = |container: &v1::Container| {
+        let port = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some("admin"))?;
+        u16::try_from(port.container_port).ok()
+    };
+    spec.containers.iter().find_map(typed).or_else(|| spec.containers.iter().find_map(named))
+}
+
+/// Its name, and its endpoints that are pods.
+pub fn slice(slice: &EndpointSlice) -> (String, Vec<EndpointSeen>) {
+    let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
+        let uid = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?.uid.clone()?;
+        Some(EndpointSeen { uid, state: state(endpoint.conditions.as_ref()) })
+    });
+    (slice.name_any(), endpoints.collect())
+}
+
+/// Absent conditions mean ready.
+fn state(conditions: Option<&EndpointConditions>) -> EndpointState {
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+    let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
+    match (ready, serving) {
+        (true, _) => EndpointState::Ready,
+        (false, true) => EndpointState::Serving,
+        (false, false) => EndpointState::NotServing,
+    }
+}
+
+/// None: it is not about a pod.
+pub fn event(event: &v1::Event) -> Option<EventSeen> {
+    let pod = &event.involved_object;
+    if pod.kind.as_deref() != Some("Pod") {
+        return None;
+    }
+    Some(EventSeen {
+        pod_uid: pod.uid.clone()?,
+        pod: pod.name.clone()?,
+        reason: event.reason.clone().unwrap_or_default(),
+        message: event.message.as_deref().unwrap_or_default().trim().replace('\n', " "),
+        warning: event.type_.as_deref() == Some("Warning"),
+    })
+}
+
+/// What /status said: the phase, and how many requests are in flight.
+pub fn status(body: &[u8]) -> Option<(String, u64)> {
+    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let phase = document.get("phase")?.as_str()?.to_owned();
+    Some((phase, document.pointer("/traffic/in_flight")?.as_u64()?))
+}
