@@ -7,6 +7,7 @@ use kube::api::DynamicObject;
 use lameduck::core::url::listen_addresses;
 
 use super::story::{EndpointSeen, EventSeen, PodSeen};
+use crate::cli::{Kind, Workload};
 use crate::report::{Ended, EndpointState};
 
 /// How many pods a workload is to have.
@@ -96,19 +97,31 @@ fn state(conditions: Option<&EndpointConditions>) -> EndpointState {
     }
 }
 
-/// None: it is not about a pod.
-pub fn event(event: &v1::Event) -> Option<EventSeen> {
-    let pod = &event.involved_object;
-    if pod.kind.as_deref() != Some("Pod") {
-        return None;
-    }
+/// None: it is neither about a pod nor about this workload.
+pub fn event(event: &v1::Event, workload: &Workload) -> Option<EventSeen> {
+    let object = &event.involved_object;
+    let (kind, name) = (object.kind.as_deref()?, object.name.clone()?);
+    let pod_uid = match kind {
+        "Pod" => Some(object.uid.clone()?),
+        _ if makes_pods(workload, kind, &name) => None,
+        _ => return None,
+    };
     Some(EventSeen {
-        pod_uid: pod.uid.clone()?,
-        pod: pod.name.clone()?,
+        pod_uid,
+        name,
         reason: event.reason.clone().unwrap_or_default(),
         message: event.message.as_deref().unwrap_or_default().trim().replace('\n', " "),
         warning: event.type_.as_deref() == Some("Warning"),
     })
+}
+
+/// The workload itself, or a ReplicaSet of a Deployment: the Deployment's name and a hash. It says why there is no new pod.
+fn makes_pods(workload: &Workload, kind: &str, name: &str) -> bool {
+    let is_hash = |rest: &str| rest.strip_prefix('-').is_some_and(|hash| !hash.is_empty() && !hash.contains('-'));
+    match (workload.kind, kind) {
+        (Kind::Deployment, "ReplicaSet") => name.strip_prefix(&workload.name).is_some_and(is_hash),
+        _ => kind.eq_ignore_ascii_case(&workload.kind.to_string()) && name == workload.name,
+    }
 }
 
 /// What /status said: the phase, and how many requests are in flight.
@@ -116,4 +129,30 @@ pub fn status(body: &[u8]) -> Option<(String, u64)> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     let phase = document.get("phase")?.as_str()?.to_owned();
     Some((phase, document.pointer("/traffic/in_flight")?.as_u64()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_the_pods_is_known_by_its_name() {
+        let workload = |kind| Workload { namespace: "shop".to_owned(), kind, name: "web".to_owned() };
+        let deployment = workload(Kind::Deployment);
+        for (kind, name, ours) in [
+            ("Deployment", "web", true),
+            ("Deployment", "web-api", false),
+            ("ReplicaSet", "web-5d9f8b7c6d", true),
+            ("ReplicaSet", "web-api-5d9f8b7c6d", false),
+            ("ReplicaSet", "web-", false),
+            ("ReplicaSet", "web", false),
+            ("ReplicaSet", "website", false),
+            ("StatefulSet", "web", false),
+            ("HorizontalPodAutoscaler", "web", false),
+        ] {
+            assert_eq!(makes_pods(&deployment, kind, name), ours, "{kind} {name}");
+        }
+        assert!(makes_pods(&workload(Kind::StatefulSet), "StatefulSet", "web"));
+        assert!(!makes_pods(&workload(Kind::StatefulSet), "ReplicaSet", "web-5d9f8b7c6d"));
+    }
 }
