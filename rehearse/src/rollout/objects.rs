@@ -106,11 +106,12 @@ pub fn event(event: &v1::Event, workload: &Workload) -> Option<EventSeen> {
         _ if makes_pods(workload, kind, &name) => None,
         _ => return None,
     };
+    let message = event.message.as_deref().unwrap_or_default().trim().replace('\n', " ");
     Some(EventSeen {
+        message: if pod_uid.is_none() { of_any_pod(&message, &name) } else { message },
         pod_uid,
         name,
         reason: event.reason.clone().unwrap_or_default(),
-        message: event.message.as_deref().unwrap_or_default().trim().replace('\n', " "),
         warning: event.type_.as_deref() == Some("Warning"),
     })
 }
@@ -124,6 +125,19 @@ fn makes_pods(workload: &Workload, kind: &str, name: &str) -> bool {
     }
 }
 
+/// The message for every pod that could not be made, each of which has a name of its own: `"web-5d9f-x7k2p"` becomes `"web-5d9f-*"`.
+fn of_any_pod(message: &str, maker: &str) -> String {
+    let message = message.strip_prefix("(combined from similar events): ").unwrap_or(message);
+    let begin = format!("\"{maker}-");
+    let mut parts = message.split(begin.as_str());
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (_, rest) = part.split_once('"').unwrap_or(("", part));
+        text += &format!("{begin}*\"{rest}");
+    }
+    text
+}
+
 /// What /status said: the phase, and how many requests are in flight.
 pub fn status(body: &[u8]) -> Option<(String, u64)> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
@@ -134,6 +148,16 @@ pub fn status(body: &[u8]) -> Option<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_of_many_pods_is_one() {
+        let text = |pod: &str| format!("Error creating: pods \"web-5d9f-{pod}\" is forbidden: exceeded quota: \"web\"");
+        for message in [text("x7k2p"), text("aaaaa"), format!("(combined from similar events): {}", text("zzzzz"))] {
+            assert_eq!(of_any_pod(&message, "web-5d9f"), text("*"));
+        }
+        assert_eq!(of_any_pod("", "web"), "");
+        assert_eq!(of_any_pod("no \"name\" of \"web-", "web"), "no \"name\" of \"web-*\"");
+    }
 
     #[test]
     fn what_makes_the_pods_is_known_by_its_name() {
