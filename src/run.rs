@@ -119,6 +119,12 @@ pub async fn run(
     if let Some(endpoints) = &mut this.outside.endpoints {
         endpoints.started();
     }
+    for service in (0..plan.services.len()).map(ServiceId).filter(|service| plan.services[service.0].expendable) {
+        // It was said when it ended.
+        if let Some(ended) = this.services.ended(service) {
+            this.feed(Event::Ended { service, ended, alone: false });
+        }
+    }
     for already in already {
         match already {
             Already::Signal(signal) => this.signal(signal),

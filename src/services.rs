@@ -40,6 +40,8 @@ pub struct Services<'a> {
 struct Running {
     /// None: it has been reaped.
     pid: Option<i32>,
+    /// How it ended, since then.
+    ended: Option<Ended>,
     /// The process group that it was born into.
     group: i32,
     line: CommandLine,
@@ -79,12 +81,18 @@ impl<'a> Services<'a> {
     pub fn started(&mut self, service: ServiceId, pid: i32) {
         self.roles.insert(pid, Role::Service(service));
         if let Some(place) = self.running.get_mut(service.0) {
-            *place = Some(Running { pid: Some(pid), group: pid, line: CommandLine::open(pid), stopped_for_shell: None });
+            *place =
+                Some(Running { pid: Some(pid), ended: None, group: pid, line: CommandLine::open(pid), stopped_for_shell: None });
         }
     }
 
     pub fn was_started(&self, service: ServiceId) -> bool {
         self.running(service).is_some()
+    }
+
+    /// How a service has ended.
+    pub fn ended(&self, service: ServiceId) -> Option<Ended> {
+        self.running(service)?.ended
     }
 
     /// A command that is no service was started.
@@ -101,7 +109,7 @@ impl<'a> Services<'a> {
             if let Some(Role::Service(service)) = role
                 && let Some(Some(running)) = running.get_mut(service.0)
             {
-                running.pid = None;
+                (running.pid, running.ended) = (None, Some(ended));
             }
             found(pid, ended, role);
         };
@@ -111,12 +119,13 @@ impl<'a> Services<'a> {
         // Nobody else reaps here; but whatever happened, a process that is not there must not be waited for.
         while let Some(pid) = self.roles.keys().next().copied() {
             let role = self.roles.remove(&pid);
+            let ended = Ended::Code(70);
             if let Some(Role::Service(service)) = role
                 && let Some(Some(running)) = self.running.get_mut(service.0)
             {
-                running.pid = None;
+                (running.pid, running.ended) = (None, Some(ended));
             }
-            found(pid, Ended::Code(70), role);
+            found(pid, ended, role);
         }
         true
     }

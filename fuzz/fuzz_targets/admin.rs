@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lameduck::core::shutdown::{Drain, Phase, Timing};
 use lameduck::core::output::snapshot::{Snapshot, Traffic};
+use lameduck::core::shutdown::{Drain, Phase, Timing};
 use lameduck::fuzzing;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

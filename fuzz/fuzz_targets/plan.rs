@@ -4,8 +4,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use lameduck::core::size::cgroup::{Cgroup, Figure};
 use lameduck::core::shutdown::Timing;
+use lameduck::core::size::cgroup::{Cgroup, Figure};
 use lameduck::fuzzing::{self, Machine};
 use libfuzzer_sys::fuzz_target;
 

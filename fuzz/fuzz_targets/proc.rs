@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lameduck::core::servers;
 use lameduck::core::signals::Signal;
-use lameduck::core::traffic::row::State;
 use lameduck::core::size::{cgroup, cpu};
+use lameduck::core::traffic::row::State;
 use lameduck::sys::cgroup::upwards;
 use lameduck::sys::{proc, unix_diag};
 use libfuzzer_sys::fuzz_target;

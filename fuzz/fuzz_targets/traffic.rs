@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use lameduck::core::traffic::network::Network;
 use lameduck::core::time::Uptime;
+use lameduck::core::traffic::network::Network;
 use lameduck::core::traffic::row::{Info, Row, Seen, State};
 use lameduck::core::traffic::tracker::Tracker;
 use lameduck::core::traffic::verdict::{Class, Rules};

@@ -2,12 +2,12 @@
 #![no_main]
 
 use lameduck::core::output::line::Format;
-use lameduck::core::traffic::network::Network;
-use lameduck::core::traffic::question::Question;
 use lameduck::core::signals::{Rewrite, Signal};
 use lameduck::core::spelling;
-use lameduck::core::time::{Show, parse_duration};
 use lameduck::core::start::url::{self, Target, Url};
+use lameduck::core::time::{Show, parse_duration};
+use lameduck::core::traffic::network::Network;
+use lameduck::core::traffic::question::Question;
 use libfuzzer_sys::fuzz_target;
 
 fn duration(text: &str) {

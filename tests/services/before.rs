@@ -153,8 +153,10 @@ fn deaths_and_signals_while_the_main_command_is_waited_for() {
         init.line("message=\"report-2 exited with 3\"");
         let _database = TcpListener::bind("127.0.0.1:7000").unwrap();
         ready(init, 2);
+        let asked = Instant::now();
         init.signal(TERM);
         assert_eq!(init.exit(), 2, "{:#?}", init.seen);
+        assert!(asked.elapsed() < SLACK, "nobody waits for the one that has ended: {:?}", asked.elapsed());
     });
     // In vain.
     let companion = service("exit:0");

@@ -237,7 +237,8 @@ impl Cluster {
         let all = |slices: &[EndpointSlice]| Some(News::Slices(slices.iter().map(objects::slice).collect()));
         watches.spawn(follow(slices, all_of_them.clone(), "endpointslices", to(), Sayings { one, gone, all }));
 
-        let one = |event: &v1::Event| objects::event(event).map(News::Event);
+        let workload = self.workload.clone();
+        let one = move |event: &v1::Event| objects::event(event, &workload).map(News::Event);
         // What was said before we came is of no interest, nor that it is forgotten.
         watches.spawn(follow(
             events,

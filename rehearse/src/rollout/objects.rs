@@ -7,6 +7,7 @@ use kube::api::DynamicObject;
 use lameduck::core::start::url::listen_addresses;
 
 use super::story::{EndpointSeen, EventSeen, PodSeen};
+use crate::cli::{Kind, Workload};
 use crate::report::{Ended, EndpointState};
 
 /// How many pods a workload is to have.
@@ -96,19 +97,45 @@ fn state(conditions: Option<&EndpointConditions>) -> EndpointState {
     }
 }
 
-/// None: it is not about a pod.
-pub fn event(event: &v1::Event) -> Option<EventSeen> {
-    let pod = &event.involved_object;
-    if pod.kind.as_deref() != Some("Pod") {
-        return None;
-    }
+/// None: it is neither about a pod nor about this workload.
+pub fn event(event: &v1::Event, workload: &Workload) -> Option<EventSeen> {
+    let object = &event.involved_object;
+    let (kind, name) = (object.kind.as_deref()?, object.name.clone()?);
+    let pod_uid = match kind {
+        "Pod" => Some(object.uid.clone()?),
+        _ if makes_pods(workload, kind, &name) => None,
+        _ => return None,
+    };
+    let message = event.message.as_deref().unwrap_or_default().trim().replace('\n', " ");
     Some(EventSeen {
-        pod_uid: pod.uid.clone()?,
-        pod: pod.name.clone()?,
+        message: if pod_uid.is_none() { of_any_pod(&message, &name) } else { message },
+        pod_uid,
+        name,
         reason: event.reason.clone().unwrap_or_default(),
-        message: event.message.as_deref().unwrap_or_default().trim().replace('\n', " "),
         warning: event.type_.as_deref() == Some("Warning"),
     })
+}
+
+/// The workload itself, or a ReplicaSet of a Deployment: the Deployment's name and a hash. It says why there is no new pod.
+fn makes_pods(workload: &Workload, kind: &str, name: &str) -> bool {
+    let is_hash = |rest: &str| rest.strip_prefix('-').is_some_and(|hash| !hash.is_empty() && !hash.contains('-'));
+    match (workload.kind, kind) {
+        (Kind::Deployment, "ReplicaSet") => name.strip_prefix(&workload.name).is_some_and(is_hash),
+        _ => kind.eq_ignore_ascii_case(&workload.kind.to_string()) && name == workload.name,
+    }
+}
+
+/// The message for every pod that could not be made, each of which has a name of its own: `"web-5d9f-x7k2p"` becomes `"web-5d9f-*"`.
+fn of_any_pod(message: &str, maker: &str) -> String {
+    let message = message.strip_prefix("(combined from similar events): ").unwrap_or(message);
+    let begin = format!("\"{maker}-");
+    let mut parts = message.split(begin.as_str());
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (_, rest) = part.split_once('"').unwrap_or(("", part));
+        text += &format!("{begin}*\"{rest}");
+    }
+    text
 }
 
 /// What /status said: the phase, and how many requests are in flight.
@@ -116,4 +143,40 @@ pub fn status(body: &[u8]) -> Option<(String, u64)> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     let phase = document.get("phase")?.as_str()?.to_owned();
     Some((phase, document.pointer("/traffic/in_flight")?.as_u64()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_many_pods_is_one() {
+        let text = |pod: &str| format!("Error creating: pods \"web-5d9f-{pod}\" is forbidden: exceeded quota: \"web\"");
+        for message in [text("x7k2p"), text("aaaaa"), format!("(combined from similar events): {}", text("zzzzz"))] {
+            assert_eq!(of_any_pod(&message, "web-5d9f"), text("*"));
+        }
+        assert_eq!(of_any_pod("", "web"), "");
+        assert_eq!(of_any_pod("no \"name\" of \"web-", "web"), "no \"name\" of \"web-*\"");
+    }
+
+    #[test]
+    fn what_makes_the_pods_is_known_by_its_name() {
+        let workload = |kind| Workload { namespace: "shop".to_owned(), kind, name: "web".to_owned() };
+        let deployment = workload(Kind::Deployment);
+        for (kind, name, ours) in [
+            ("Deployment", "web", true),
+            ("Deployment", "web-api", false),
+            ("ReplicaSet", "web-5d9f8b7c6d", true),
+            ("ReplicaSet", "web-api-5d9f8b7c6d", false),
+            ("ReplicaSet", "web-", false),
+            ("ReplicaSet", "web", false),
+            ("ReplicaSet", "website", false),
+            ("StatefulSet", "web", false),
+            ("HorizontalPodAutoscaler", "web", false),
+        ] {
+            assert_eq!(makes_pods(&deployment, kind, name), ours, "{kind} {name}");
+        }
+        assert!(makes_pods(&workload(Kind::StatefulSet), "StatefulSet", "web"));
+        assert!(!makes_pods(&workload(Kind::StatefulSet), "ReplicaSet", "web-5d9f8b7c6d"));
+    }
 }

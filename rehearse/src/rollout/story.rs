@@ -34,11 +34,12 @@ pub struct EndpointSeen {
     pub state: EndpointState,
 }
 
-/// What a Kubernetes Event says of a pod.
+/// What a Kubernetes Event says of a pod, or of what makes the pods.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EventSeen {
-    pub pod_uid: String,
-    pub pod: String,
+    /// None: of the workload itself, or of its ReplicaSet.
+    pub pod_uid: Option<String>,
+    pub name: String,
     pub reason: String,
     pub message: String,
     pub warning: bool,
@@ -253,12 +254,13 @@ impl Story {
         self.order.iter().filter_map(pod).collect()
     }
 
-    /// What Kubernetes' Events said of these pods.
+    /// What Kubernetes' Events said of these pods, and of their workload.
     pub fn events(&self, zero: Millis) -> Vec<Event> {
-        let ours = self.events.iter().filter(|(_, event)| self.pods.contains_key(&event.pod_uid));
+        let is_ours = |event: &EventSeen| event.pod_uid.as_ref().is_none_or(|uid| self.pods.contains_key(uid));
+        let ours = self.events.iter().filter(|(_, event)| is_ours(event));
         ours.map(|(at, event)| {
             let what = if event.warning { What::Warning } else { What::News };
-            Event { at_ms: at - zero, what, detail: format!("{}: {}: {}", event.pod, event.reason, event.message) }
+            Event { at_ms: at - zero, what, detail: format!("{}: {}: {}", event.name, event.reason, event.message) }
         })
         .collect()
     }
@@ -391,16 +393,17 @@ mod tests {
     fn events_of_others_are_left_out() {
         let mut story = half();
         let event = |name: &str| EventSeen {
-            pod_uid: format!("uid-{name}"),
-            pod: name.to_owned(),
+            pod_uid: Some(format!("uid-{name}")),
+            name: name.to_owned(),
             reason: "Unhealthy".to_owned(),
             message: "x".to_owned(),
             warning: true,
         };
         story.hear(700, News::Event(event("a")));
         story.hear(700, News::Event(event("z")));
-        let events = story.events(300);
-        assert_eq!(events, [Event { at_ms: 400, what: What::Warning, detail: "a: Unhealthy: x".to_owned() }]);
+        story.hear(800, News::Event(EventSeen { pod_uid: None, ..event("web-5d9f") }));
+        let seen = |at_ms, detail: &str| Event { at_ms, what: What::Warning, detail: detail.to_owned() };
+        assert_eq!(story.events(300), [seen(400, "a: Unhealthy: x"), seen(500, "web-5d9f: Unhealthy: x")]);
     }
 
     #[test]

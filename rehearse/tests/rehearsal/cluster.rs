@@ -308,9 +308,9 @@ impl State {
         self.put("endpointslices", "web-abc", slice);
     }
 
-    fn event(&mut self, pod: &str, reason: &str, message: &str) {
-        let name = format!("{pod}.{}", self.version);
-        let object = json!({"kind": "Pod", "name": pod, "uid": format!("uid-{pod}"), "namespace": NAMESPACE});
+    fn event(&mut self, kind: &str, of: &str, reason: &str, message: &str) {
+        let name = format!("{of}.{}", self.version);
+        let object = json!({"kind": kind, "name": of, "uid": format!("uid-{of}"), "namespace": NAMESPACE});
         self.put("events", &name, json!({"involvedObject": object, "reason": reason, "message": message, "type": "Warning"}));
     }
 }
@@ -441,7 +441,7 @@ fn end_pod(shared: &Arc<Shared>, name: &str) {
     server.faults_left.store(script.faults.get(name).copied().unwrap_or(0), Ordering::SeqCst);
     eventually("all faults", || (server.faults_left.load(Ordering::SeqCst) == 0).then_some(()));
     if server.faults.load(Ordering::SeqCst) > 0 {
-        shared.change(|state| state.event(name, "Unhealthy", "Readiness probe failed"));
+        shared.change(|state| state.event("Pod", name, "Unhealthy", "Readiness probe failed"));
     }
     if script.hold {
         shared.wait_for(|state| state.released);
@@ -464,7 +464,10 @@ fn roll_out(shared: &Arc<Shared>, old: Vec<String>) {
     for name in old {
         let new = start_pod(shared);
         if shared.lock().script.never_ready {
-            return;
+            return shared.change(|state| {
+                state.event("ReplicaSet", "web-5d9f8b7c6d", "FailedCreate", "exceeded quota: pods");
+                state.event("ReplicaSet", "web-api-5d9f8b7c6d", "FailedCreate", "another workload's");
+            });
         }
         make_ready(shared, &new);
         end_pod(shared, &name);

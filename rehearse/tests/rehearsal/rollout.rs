@@ -124,6 +124,9 @@ fn a_rollout_that_is_never_complete_ends_at_the_deadline() {
                 itself, see kubectl rollout status and --deadline\n";
     assert!(rehearsed.said.ends_with(line), "{rehearsed:#?}");
     assert!(rehearsed.table.contains("nothing judged of restart"), "{}", rehearsed.table);
+    // Why there are no more pods says their ReplicaSet, and no pod.
+    assert!(rehearsed.table.contains("web-5d9f8b7c6d: FailedCreate: exceeded quota: pods"), "{}", rehearsed.table);
+    assert!(!rehearsed.table.contains("another workload's"), "{}", rehearsed.table);
 }
 
 #[test]
