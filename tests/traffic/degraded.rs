@@ -443,7 +443,8 @@ fn a_listener_that_vanishes_takes_no_request_with_it() {
 fn a_port_that_changes_hands_is_said() {
     in_own_network(|| {
         let app = [APP, &["closes"]].concat();
-        let options = ["--delay", "2s", "--grace-period", "12s", "--stop-timeout", "2s"];
+        // Long enough for another interpreter to start.
+        let options = ["--delay", "6s", "--grace-period", "12s", "--stop-timeout", "2s"];
         let mut init = start("true", &[], &options, &app);
         init.line("ready");
         init.signal(TERM);
