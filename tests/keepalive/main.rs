@@ -18,6 +18,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,27 @@ fn one_millisecond() -> Network {
     Network::apart("1 ms", Duration::from_micros(500))
 }
 
+/// Moments of milliseconds are what these stops are about: no more than two at a time, however many tests run.
+struct Turn;
+
+static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    fn take() -> Turn {
+        let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = TAKEN.1.wait_while(taken, |taken| *taken >= 2).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        TAKEN.1.notify_one();
+    }
+}
+
 /// Plays one stop: the server and its init in one namespace, the clients in theirs.
 fn stop(server: &Server, init: Init, network: fn() -> Network, clients: usize, habit: Habit) -> Stop {
     stop_behind(&[], server, init, network, clients, habit)
@@ -88,6 +110,7 @@ fn stop_behind(
     clients: usize,
     habit: Habit,
 ) -> Stop {
+    let _turn = Turn::take();
     let before = before.to_vec();
     let network = network();
     let address = SocketAddr::from((network.address, PORT));
