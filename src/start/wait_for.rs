@@ -99,10 +99,11 @@ pub async fn wait_for(
             },
             message = endpoints::next(endpoints.as_deref_mut()) => super::answer(plan, clock, endpoints.as_deref_mut(), message),
             () = clock.until(Some(deadline)) => {
+                let started = if plan.has_companions() { "the main command was not started" } else { "nothing was started" };
                 return Err(Fatal {
                     code: exit::UNAVAILABLE,
                     message: format!(
-                        "cannot start: {} did not come within {}; the command was not started; see --wait-for and --wait-timeout",
+                        "cannot start: {} did not come within {}; {started}; see --wait-for and --wait-timeout",
                         names(&missing),
                         Show(plan.before.wait_timeout)
                     ),

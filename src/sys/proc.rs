@@ -452,7 +452,7 @@ pub fn parse_tcp(line: &str) -> Option<Row> {
     let (address, port) = parse_end(local)?;
     let (peer, peer_port) = parse_end(remote)?;
     let (wqueue, rqueue) = queues.split_once(':')?;
-    let state = super::sock_diag::state(u8::from_str_radix(state, 16).ok()?);
+    let state = State::from_number(u8::from_str_radix(state, 16).ok()?);
     // quick << 1 | pingpong; TIME_WAIT rows end before it.
     let ping_pong = if state == State::Established {
         fields.nth(4).and_then(|field| field.parse::<u32>().ok()).map(|field| field & 1 == 1)

@@ -35,24 +35,13 @@ pub const ALL: u32 = 1 << 1 | 1 << 8 | CLOSING | LISTENERS;
 pub const FIN_WAIT2: u32 = 1 << 5;
 pub const FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 
-/// The state for the kernel's number.
-pub fn state(number: u8) -> State {
-    match number {
-        1 => State::Established,
-        4 | 9 | 11 => State::Closing,
-        8 => State::CloseWait,
-        10 => State::Listen,
-        _ => State::Gone,
-    }
-}
-
 /// Decodes one socket from the body of its message. None: it is none. Never panics, whatever the bytes.
 pub fn decode(message: &[u8]) -> Option<Row> {
     let family = *message.first()?;
     let wqueue = u32_at(message, 60)?;
     let mut row = Row {
         cookie: u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32,
-        state: state(message[1]),
+        state: State::from_number(message[1]),
         local: address(family, message.get(8..24)?)?,
         port: be16_at(message, 4)?,
         peer: address(family, message.get(24..40)?)?,

@@ -2,6 +2,7 @@
 
 mod closer;
 mod closing;
+mod ends;
 mod kept;
 mod metric;
 mod origin;
@@ -26,12 +27,11 @@ use crate::core::traffic::{Sample, Tally};
 use crate::plan::Plan;
 use crate::sys;
 use crate::sys::proc;
-use crate::sys::sock_diag::Lost;
 pub use closing::{answers_left, may_answers_be_left};
 pub use kept::way_out;
 use kept::{Kept, Wanted};
 use metric::Metric;
-use origin::{Ended, Origins};
+use origin::Origins;
 pub use own::OwnConnections;
 pub use ports::{Family, FoundBy};
 use ports::{Ports, joined};
@@ -47,10 +47,6 @@ const LONGEST: Duration = Duration::from_secs(1);
 const SLICE: Duration = Duration::from_millis(40);
 /// The slice of the first look may be longer: the connections that it finds count as old.
 const FIRST_SLICE: Duration = Duration::from_millis(250);
-/// How many destroy events are read at once.
-const MOST_EVENTS: usize = 1024;
-/// The same at the end, when there is nothing else to do.
-const LAST_EVENTS: usize = 65_536;
 
 #[derive(Debug)]
 pub struct Traffic {
@@ -278,52 +274,6 @@ impl Traffic {
             Some(events) => events.readable().await,
             None => std::future::pending().await,
         }
-    }
-
-    /// Reads the announced ends of connections.
-    pub fn read_ends(&mut self, now: Uptime) {
-        self.read_events(now, MOST_EVENTS);
-    }
-
-    /// As `read_ends`, for the last time: reads all that are there.
-    pub fn read_last_ends(&mut self, now: Uptime) {
-        self.read_events(now, LAST_EVENTS);
-    }
-
-    fn read_events(&mut self, now: Uptime, most: usize) {
-        self.own.hear(now);
-        if let Some(why) = self.metric.as_mut().and_then(|metric| metric.hear(now)) {
-            self.warnings.push(format!("cannot ask --in-flight: {why}; the sockets decide until it answers"));
-        }
-        let tell = self.tables.tell_client_ends();
-        let Some(events) = self.tables.events_mut() else { return };
-        let (tracker, ports, origins, own) = (&mut self.tracker, &mut self.ports, &mut self.origins, &mut self.own);
-        let lost = events.read(most, |row| {
-            if !ports.numbers().contains(&row.port) || own.ended(&row) {
-                return;
-            }
-            match origins.ended(&row, ports, tell) {
-                Ended::Traffic => tracker.ended(now, &row),
-                Ended::Perhaps => tracker.missed(now, 1),
-                Ended::NotTraffic => {}
-            }
-        });
-        match lost {
-            Lost::None => {}
-            Lost::Exactly(ends) => self.tracker.missed(now, ends),
-            Lost::Some => self.count_opened(now),
-        }
-    }
-
-    /// Adds connections that the kernel counted and no look has shown. It counts the whole namespace, so the figure may be too high: better
-    /// one arrival too many than one missed.
-    fn count_opened(&mut self, now: Uptime) {
-        let opened = proc::passive_opens();
-        let known = self.tracker.accepted() + self.own.count + self.origins.left_out;
-        if let (Some(before), Some(after)) = (self.opened, opened) {
-            self.tracker.missed(now, after.saturating_sub(before).saturating_sub(known - self.known.min(known)));
-        }
-        (self.opened, self.known) = (opened, known);
     }
 
     /// Takes a look, or one slice of it. None: nothing can be seen any more.

@@ -19,6 +19,19 @@ pub enum State {
     Gone,
 }
 
+impl State {
+    /// The state for the number that every kernel has for it, in netlink and in /proc/net/tcp.
+    pub fn from_number(number: u8) -> State {
+        match number {
+            1 => State::Established,
+            4 | 9 | 11 => State::Closing,
+            8 => State::CloseWait,
+            10 => State::Listen,
+            _ => State::Gone,
+        }
+    }
+}
+
 /// One connection or listener as the kernel shows it at one moment.
 #[derive(Clone, Debug)]
 pub struct Row {
