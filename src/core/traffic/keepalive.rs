@@ -19,6 +19,8 @@ const KNOWN_TURNS: u8 = 3;
 const SHORTEST: u32 = 26;
 /// A request or an answer with a pause of at least this many ms inside comes in parts. Two ticks of the slowest kernel.
 const PART: u32 = 20;
+/// What happens no more than once in this many turns is chance and no habit: a process that waits for a CPU pauses inside an answer.
+const ONE_IN: u32 = 10;
 /// A client is hasty if it asks again within this many ms after its answer.
 const HASTY: u32 = 10;
 /// How long after an answer, in ms, is "right after it": the FIN follows the answer before the client can have asked again.
@@ -96,11 +98,12 @@ pub struct History {
     asking: bool,
     /// And this is certain.
     sure: bool,
-    /// Turns of request and answer, and how many of these had a hasty client or more than one segment. All three are halved together before
-    /// they overflow.
+    /// Turns of request and answer; how many of these had a hasty client or more than one segment; and how many pauses there were inside
+    /// answers. All are halved together before they overflow.
     turns: u8,
     hasty: u8,
-    /// It streams, comes in parts, or has overlapping requests: it is never closed.
+    pauses: u8,
+    /// It streams, has requests in parts, or has overlapping requests: it is never closed.
     unfit: bool,
     /// Its requests or answers are too short for HTTP/1.
     short: bool,
@@ -179,7 +182,8 @@ impl History {
             (true, false, false, _) => self.ask(asked, before, info),
             (false, true, true, _) => self.answer(answered),
             (false, true, false, _) => {
-                self.unfit |= self.timed && passed(self.answered_at, answered_at) >= PART;
+                let has_paused = self.timed && passed(self.answered_at, answered_at) >= PART;
+                self.pauses = self.pauses.saturating_add(has_paused.into());
                 self.answer = self.answer.saturating_add(answered);
             }
             (true, true, true, true) => {
@@ -227,13 +231,13 @@ impl History {
         self.answer = bytes;
         self.turns += 1;
         if self.turns == 200 {
-            (self.turns, self.hasty) = (self.turns / 2, self.hasty / 2);
+            (self.turns, self.hasty, self.pauses) = (self.turns / 2, self.hasty / 2, self.pauses / 2);
         }
     }
 
     /// Whether it is a kept-alive connection. `any`: whatever protocol it speaks.
     pub fn is_kept(&self, any: bool) -> bool {
-        self.turns >= TURNS && !self.unfit && !self.taken && (any || !self.short)
+        self.turns >= TURNS && !self.unfit && self.is_rare(self.pauses) && !self.taken && (any || !self.short)
     }
 
     pub fn is_taken(&self) -> bool {
@@ -266,7 +270,12 @@ impl History {
 
     /// Whether its client asks at times that can be foreseen, and hardly ever right after an answer.
     fn is_regular(&self) -> bool {
-        self.turns >= KNOWN_TURNS && u32::from(self.hasty) * 10 <= u32::from(self.turns)
+        self.turns >= KNOWN_TURNS && self.is_rare(self.hasty)
+    }
+
+    /// Whether this happened in so few of the turns that it says nothing about client and server.
+    fn is_rare(&self, times: u8) -> bool {
+        u32::from(times) * ONE_IN <= u32::from(self.turns)
     }
 }
 
@@ -469,6 +478,12 @@ mod tests {
         }
 
         fn look(&mut self) -> Vec<Chosen> {
+            self.look_only();
+            self.tracker.take_chosen()
+        }
+
+        /// A look after which nothing is closed.
+        fn look_only(&mut self) {
             let age = |at: u64| (self.now - at) as u32;
             let info = Info {
                 last_data_sent: age(self.answered_at),
@@ -493,7 +508,6 @@ mod tests {
             };
             self.tracker.row(at(self.now), &row);
             self.tracker.end(at(self.now));
-            self.tracker.take_chosen()
         }
 
         fn wait(&mut self, millis: u64) {
@@ -545,6 +559,21 @@ mod tests {
         scene.tracker.spare(&chosen[0]);
         scene.wait(500);
         assert_eq!(scene.look().len(), 1, "it had moved on, and is at rest");
+    }
+
+    /// The loop takes no connection to close while new ones come.
+    #[test]
+    fn what_an_earlier_look_chose_is_forgotten() {
+        let mut scene = Scene::after_turns(5).closing(false);
+        scene.wait(600);
+        scene.look_only();
+        scene.wait(25);
+        assert_eq!(scene.look().len(), 1, "once, not once for each look");
+        let mut scene = Scene::after_turns(5).closing(false);
+        scene.wait(600);
+        scene.look_only();
+        scene.ask(REQUEST);
+        assert_eq!(scene.look(), [], "it is between two requests no more");
     }
 
     #[test]
@@ -601,6 +630,34 @@ mod tests {
         scene.wait(50);
         scene.answer(ANSWER);
         assert_eq!(rest(scene.closing(false)), 0, "an answer in parts");
+
+        let in_parts = |often: usize| {
+            let mut scene = Scene::new();
+            scene.look();
+            for turn in 0..30 {
+                if turn % often == 0 {
+                    scene.ask(REQUEST);
+                    scene.wait(10);
+                    scene.answer(ANSWER - 50);
+                    scene.look();
+                    scene.wait(50);
+                    scene.answer(50);
+                    scene.look();
+                    scene.wait(140);
+                } else {
+                    scene.turn();
+                }
+            }
+            scene.closing(false)
+        };
+        assert_eq!(rest(in_parts(9)), 0, "an answer in parts now and then");
+        assert_eq!(rest(in_parts(10)), 1, "one in ten: the server had to wait for a CPU");
+        let mut scene = in_parts(10);
+        scene.ask(REQUEST);
+        scene.wait(10);
+        scene.answer(ANSWER - 50);
+        assert_eq!(scene.look(), [], "it waits again");
+        assert_eq!(rest(scene), 0, "the rest of the answer is awaited");
 
         let mut scene = Scene::new();
         scene.look();

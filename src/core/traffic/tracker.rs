@@ -58,8 +58,9 @@ pub struct Tracker {
     flushing: usize,
     given_up: usize,
     kept: KeptAlive,
-    /// Connections that are to be closed now.
     chosen: Vec<Chosen>,
+    /// The connections that the last complete look has chosen to be closed.
+    to_close: Vec<Chosen>,
     /// A list, because there are few ports: it is searched faster than a hash table.
     ports: Vec<Port>,
     ties: Vec<Tie>,
@@ -88,6 +89,7 @@ impl Tracker {
             given_up: 0,
             kept: KeptAlive::default(),
             chosen: Vec::new(),
+            to_close: Vec::new(),
             ports: Vec::new(),
             ties: Vec::new(),
             ended: HashSet::new(),
@@ -212,10 +214,8 @@ impl Tracker {
         self.begun = true;
         sample.last_arrival = self.last_arrival.max(silent);
         sample.accepted = self.tally.accepted;
-        // Chosen connections stay chosen until the next look.
-        let chosen = std::mem::take(&mut self.chosen);
+        self.to_close = std::mem::take(&mut self.chosen);
         self.forget_counts();
-        self.chosen = chosen;
         if let Some(closing) = &mut self.closing {
             closing.look(now);
         }
@@ -256,12 +256,12 @@ impl Tracker {
 
     /// Returns the connections of the last look that are to be closed now, and does not choose them again.
     pub fn take_chosen(&mut self) -> Vec<Chosen> {
-        for chosen in &self.chosen {
+        for chosen in &self.to_close {
             if let Some(history) = self.histories.get_mut(&chosen.cookie) {
                 history.take(true);
             }
         }
-        std::mem::take(&mut self.chosen)
+        std::mem::take(&mut self.to_close)
     }
 
     /// lameduck has closed this connection.
