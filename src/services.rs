@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::core::servers::{self, KeptAlive, Server};
 use crate::core::shutdown::Ended;
@@ -137,6 +138,13 @@ impl<'a> Services<'a> {
 
     pub fn pid(&self, service: ServiceId) -> Option<i32> {
         self.running(service)?.pid
+    }
+
+    /// Where the script is that the main command's process runs, if it is a shell with one.
+    pub fn script(&self) -> Option<PathBuf> {
+        let running = self.running(ServiceId::MAIN)?;
+        let script = running.line.script()?;
+        Some(Path::new(&format!("/proc/{}/cwd", running.pid?)).join(script))
     }
 
     /// The processes of all services: None for those that do not run.

@@ -221,7 +221,7 @@ impl Starter<'_> {
         if self.plan.has_companions() {
             return;
         }
-        let Some(path) = services.main().and_then(sys::proc::script) else { return };
+        let Some(path) = services.script() else { return };
         let _ = std::thread::Builder::new().spawn(move || {
             if let Some(hint) = read_script(&path).as_deref().and_then(script::hint) {
                 warn!(event = "warning", message = hint);

@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 use crate::core::output::snapshot::AppFigures;
 use crate::core::servers;
@@ -211,15 +210,14 @@ impl CommandLine {
         let length = self.0.as_ref()?.read_at(buffer, 0).ok()?;
         if length == 0 { None } else { Some(String::from_utf8_lossy(&buffer[..length])) }
     }
-}
 
-/// Where the script is that a process runs, if it is a shell that the kernel has started for it: `sh /entrypoint.sh`. Whether there is such
-/// a file is not looked up.
-pub fn script(pid: i32) -> Option<PathBuf> {
-    let mut buffer = [0; 4096];
-    let line = CommandLine::open(pid).read(&mut buffer).map(|line| line.into_owned())?;
-    let path = line.split('\0').skip(1).find(|word| !word.starts_with('-')).filter(|_| servers::is_shell(&line))?;
-    Some(Path::new(&format!("/proc/{pid}/cwd")).join(path))
+    /// The script that it names, as it is written there, if this is a shell that the kernel has started for it: `sh /entrypoint.sh`. Whether
+    /// there is such a file is not looked up.
+    pub fn script(&self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let line = self.read(&mut buffer).filter(|line| servers::is_shell(line))?;
+        line.split('\0').skip(1).find(|word| !word.starts_with('-')).map(str::to_owned)
+    }
 }
 
 /// The bytes that the first thread of a process has written so far, by write(2) to anything. None: the kernel does not show it.
