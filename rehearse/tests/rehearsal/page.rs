@@ -64,7 +64,11 @@ fn words_stay_words_and_the_end_is_marked() {
     let words = [&words[..], &["300ms..1s", "--against", "none,lameduck --delay 1s", "--", PYTHON, "-c", deaf]].concat();
     let page = page(&place, &words);
     is_well(&place, &page, 2);
-    assert!(page.contains("KILL, ended, grace period ends<") || page.contains("grace period ends, KILL, ended<"), "{page}");
+    // One label names all that are close to each other; on a loaded machine the end comes later than the kill.
+    let labels: Vec<&str> = page.split("<text").skip(1).filter_map(|text| text.split("</text>").next()).collect();
+    for word in ["KILL", "ended", "grace period ends"] {
+        assert!(labels.iter().any(|label| label.contains(word)), "{word}: {labels:?}");
+    }
     assert!(page.contains("&lt;script&gt;alert(") && !page.contains("<script"), "{page}");
 }
 
