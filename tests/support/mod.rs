@@ -169,9 +169,9 @@ impl Pid1 {
         code(status)
     }
 
-    /// All lines so far, without waiting.
+    /// All lines so far: until none has come for a moment, or none can come any more.
     pub fn rest(&mut self) -> &[String] {
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(300)) {
             self.seen.push(line);
         }
         &self.seen
