@@ -148,7 +148,7 @@ async fn listen(stream: impl AsyncRead + Unpin, output: Arc<Mutex<VecDeque<Strin
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
         match event(&text) {
-            Some("stopping") => drop(diary.note(What::AppTold, "")),
+            Some("stopping") => drop(diary.note(What::AppStopSignal, "")),
             Some("draining") => drop(diary.note(What::Draining, "")),
             Some("killing") => drop(diary.note(What::AppKilled, "")),
             _ => {}

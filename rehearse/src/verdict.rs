@@ -70,7 +70,7 @@ pub fn judge(seen: Seen) -> Round {
         notes.push(format!("{lost_before_stop} were lost before {zero}: this is no matter of stopping"));
     }
     if events.iter().any(|event| event.what == What::Exited && event.at_ms < 0) {
-        notes.push("PID 1 ended before anybody told it to".to_owned());
+        notes.push("PID 1 ended before it got a stop signal".to_owned());
     }
     let mut stop = stop(&events, lameduck);
     if let Some(why) = ignored(&events, &stop, |told| !excused && accepts_on(&sent, at, told)) {
@@ -154,7 +154,7 @@ fn first(events: &[Event], what: What) -> Option<Millis> {
 fn stop(events: &[Event], lameduck: bool) -> Stop {
     let first = |what| first(events, what);
     let exited = events.iter().find(|event| event.what == What::Exited);
-    let told_ms = if lameduck { first(What::AppTold) } else { first(What::StopSignal) };
+    let stop_signal_ms = if lameduck { first(What::AppStopSignal) } else { first(What::StopSignal) };
     // The later of the two: nobody sends any more, nothing is in flight.
     let quiet_ms = first(What::LastLearnt).max(first(What::LastEnded));
     let between = |from: Option<Millis>, to: Option<Millis>| u64::try_from(to? - from?).ok();
@@ -163,10 +163,10 @@ fn stop(events: &[Event], lameduck: bool) -> Stop {
         code: exited.and_then(|event| event.detail.parse().ok()),
         killed: first(What::Killed).is_some(),
         ignored: false,
-        told_ms,
+        stop_signal_ms,
         quiet_ms,
-        wasted_ms: between(quiet_ms, told_ms),
-        early_ms: between(told_ms, quiet_ms).filter(|early| *early > 0),
+        wasted_ms: between(quiet_ms, stop_signal_ms),
+        early_ms: between(stop_signal_ms, quiet_ms).filter(|early| *early > 0),
     }
 }
 
@@ -176,7 +176,7 @@ fn ignored(events: &[Event], stop: &Stop, accepts_on: impl Fn(Millis) -> bool) -
         return None;
     }
     let dropped = events.iter().find(|event| event.what == What::Ignored).map(|event| event.detail.clone());
-    dropped.or_else(|| accepts_on(stop.told_ms?).then(|| "it went on accepting connections".to_owned()))
+    dropped.or_else(|| accepts_on(stop.stop_signal_ms?).then(|| "it went on accepting connections".to_owned()))
 }
 
 /// Whether new connections were answered a second after the stop signal and later, and none was refused.
@@ -196,8 +196,8 @@ fn phases(events: &[Event], lameduck: bool, ignored: bool) -> Vec<Phase> {
             What::PreStop => PhaseName::PreStop,
             What::StopSignal if lameduck => PhaseName::LameDuck,
             // It serves on.
-            What::StopSignal | What::AppTold if ignored => continue,
-            What::StopSignal | What::AppTold | What::Killed | What::AppKilled => PhaseName::Stopping,
+            What::StopSignal | What::AppStopSignal if ignored => continue,
+            What::StopSignal | What::AppStopSignal | What::Killed | What::AppKilled => PhaseName::Stopping,
             What::Exited => PhaseName::Gone,
             _ => continue,
         };
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn waste_runs_from_the_last_use_to_the_stop_signal() {
         let wasted = |told, learnt, ended: u64| {
-            let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppTold), (learnt, What::LastLearnt)];
+            let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppStopSignal), (learnt, What::LastLearnt)];
             let stop = seen(vec![record(100, 2000 + ended, Outcome::Answered)], &list, true).stop;
             (stop.wasted_ms, stop.early_ms)
         };
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(wasted(5000, 3000, 4500), (Some(500), None));
         assert_eq!(wasted(3000, 3000, 100), (Some(0), None));
         assert_eq!(wasted(1000, 3000, 100), (None, Some(2000)));
-        // Who is no lameduck tells with the stop signal.
+        // Whoever is no lameduck passes the stop signal on at once.
         let list = [(0, What::Deleted), (4000, What::StopSignal), (3000, What::LastLearnt)];
         assert_eq!(seen(vec![], &list, false).stop.wasted_ms, Some(1000));
     }
@@ -357,7 +357,7 @@ mod tests {
         let ended = [&[(0, What::Ignored)], &list[..3], &[(4500, What::Exited)]].concat();
         assert_eq!(judged(served.clone(), &ended, false), (false, Some(5000), String::new()));
         // lameduck kills as well.
-        let list = [(0, What::StopSignal), (0, What::Ignored), (5000, What::LastLearnt), (9000, What::AppTold)];
+        let list = [(0, What::StopSignal), (0, What::Ignored), (5000, What::LastLearnt), (9000, What::AppStopSignal)];
         let list = [&list[..], &[(18_000, What::AppKilled), (18_010, What::Exited)]].concat();
         let round = seen(vec![], &list, true);
         assert_eq!((round.stop.ignored, round.stop.killed, round.stop.wasted_ms), (true, false, Some(4000)));
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(names(&list, false), [(Serving, 0), (Stopping, 10), (Gone, 3000)]);
         let list = [(0, What::PreStop), (2000, What::StopSignal), (2010, What::Exited), (3000, What::LastLearnt)];
         assert_eq!(names(&list, false), [(Serving, 0), (PreStop, 2000), (Stopping, 2010), (Gone, 3000)]);
-        let list = [(0, What::StopSignal), (900, What::LastLearnt), (4000, What::AppTold), (4100, What::Exited)];
+        let list = [(0, What::StopSignal), (900, What::LastLearnt), (4000, What::AppStopSignal), (4100, What::Exited)];
         assert_eq!(names(&list, true), [(Serving, 0), (LameDuck, 4000), (Stopping, 4100)]);
         let list = [(0, What::StopSignal), (4000, What::Killed), (4100, What::Exited)];
         assert_eq!(names(&list, false), [(Serving, 0), (Stopping, 4100)]);

@@ -227,9 +227,6 @@ impl Readiness {
             }
             (result, _) => result.map_err(|unready| unready.why),
         };
-        for reply in std::mem::take(&mut self.waiting) {
-            let _ = reply.send(answer(&result));
-        }
         self.latest = Some((now, result.clone()));
         let changed = match (&self.said, &result) {
             (Some(before), now) => before.is_ok() != now.is_ok(),
@@ -241,7 +238,11 @@ impl Readiness {
                 Ok(()) => info!(event = "ready"),
                 Err(why) => warn!(event = "warning", message = %format_args!("the app is not ready any more: {why}")),
             }
-            self.said = Some(result);
+            self.said = Some(result.clone());
+        }
+        // After the log: whoever has an answer finds its reason there.
+        for reply in std::mem::take(&mut self.waiting) {
+            let _ = reply.send(answer(&result));
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::sys::files::Place;
 /// The kubelet keeps this much of it.
 const MOST_BYTES: usize = 4096;
 /// A disk that takes longer for the last line keeps nobody.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct TerminationMessage {
@@ -36,7 +36,7 @@ struct Writer {
 }
 
 impl TerminationMessage {
-    /// Before the settings are known: as the variable says, or the usual place. Only what starts an app has an end to tell of.
+    /// Before the settings are known: as the variable says, or the usual place. Only a verb that starts an app reports its end.
     pub fn unplanned(verb: Option<Verb>, env: &Env) -> TerminationMessage {
         if !matches!(verb, Some(Verb::Run | Verb::Exec)) {
             return TerminationMessage::default();

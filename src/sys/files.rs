@@ -103,12 +103,15 @@ impl Place {
         Err(result.err().unwrap_or(Errno::EEXIST).into())
     }
 
-    /// Replaces the contents of the file. If it is a pipe, it does not wait for a reader.
+    /// Replaces the contents of the file. If it is a pipe, it does not wait for a reader. The file is shortened after it was written: whoever
+    /// reads it in between, or after we were killed there, finds the text and not an empty file.
     pub fn write(&self, text: &[u8]) -> io::Result<()> {
         let follow = if is_proc(&self.directory) { OFlag::empty() } else { OFlag::O_NOFOLLOW };
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = openat(&self.directory, self.name.as_os_str(), flags | follow, Mode::from_bits_truncate(0o644))?;
-        File::from(file).write_all(text)
+        let mut file = File::from(file);
+        file.write_all(text)?;
+        if file.metadata()?.is_file() { file.set_len(text.len() as u64) } else { Ok(()) }
     }
 }
 

@@ -341,11 +341,12 @@ fn reader_has(reader: &std::io::PipeReader) -> usize {
     length as usize
 }
 
-fn has_room(pipe: &std::io::PipeWriter) -> bool {
-    use std::os::fd::AsRawFd;
-    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+/// What poll says of a descriptor that is written to.
+fn poll(to: &impl std::os::fd::AsRawFd) -> i16 {
+    let mut poll = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, and a timeout of zero.
-    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+    unsafe { libc::poll(&mut poll, 1, 0) };
+    poll.revents
 }
 
 /// An app that floods the same pipe, blocked in its write for good.
@@ -356,7 +357,7 @@ fn a_pipe_that_the_app_floods() {
         let shared = writer.try_clone().unwrap();
         let mut deaf = Deaf::start("flooded", "2>&0", Some(writer.into()), &[], &["floods"]);
         deaf.serves();
-        eventually("it is full", || (!has_room(&shared)).then_some(()));
+        eventually("it is full", || (poll(&shared) & libc::POLLOUT == 0).then_some(()));
         deaf.dies_well();
     });
 }
@@ -406,9 +407,12 @@ fn a_terminal_that_takes_nothing() {
         drop(master);
 
         let (master, slave) = terminal();
+        let ours = slave.try_clone().unwrap();
         let mut deaf = Deaf::start("hung-up", "2>&0", Some(slave.into()), &[], &[]);
         deaf.init.app_line("ready");
         drop(master);
+        // Children of other tests hold copies until they exec.
+        eventually("it has hung up", || (poll(&ours) & libc::POLLHUP != 0).then_some(()));
         let before = Deaf::dropped();
         assert_eq!(get("/readyz").status, 200);
         assert!(Deaf::dropped() > before, "`ready` had nowhere to go");

@@ -34,7 +34,7 @@ const WAIT: &[&str] = &["--grace-period", "30s", "--delay", "2s", "--keep-alive"
 const DELAY: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Who is PID 1, and what it is told.
+/// Who is PID 1, and with which options.
 #[derive(Clone, Copy, Debug)]
 enum Init {
     Tini,
@@ -48,7 +48,7 @@ enum Init {
 struct Stop {
     tally: Tally,
     /// From T0 to the app's stop signal; lameduck only.
-    told: Option<Duration>,
+    stopped: Option<Duration>,
     /// From T0 to the end of the init.
     took: Duration,
     code: i32,
@@ -142,12 +142,12 @@ fn stop_behind(
         if let Init::Tini = init {
             // Some servers never end: whoever asks in the next second and a half sees what becomes of it.
             thread::sleep(Duration::from_millis(1500));
-            return Stop { tally: Tally::default(), told: None, took: asked.elapsed(), code: 0, log: Vec::new() };
+            return Stop { tally: Tally::default(), stopped: None, took: asked.elapsed(), code: 0, log: Vec::new() };
         }
         pid1.line(" stopping ");
-        let told = Some(asked.elapsed());
+        let stopped = Some(asked.elapsed());
         let code = pid1.exit();
-        Stop { tally: Tally::default(), told, took: asked.elapsed(), code, log: pid1.rest().to_vec() }
+        Stop { tally: Tally::default(), stopped, took: asked.elapsed(), code, log: pid1.rest().to_vec() }
     });
     let at_client = network.at_client(move || {
         ready.recv().expect("a server");
@@ -169,19 +169,19 @@ fn compare(server: &Server) {
         let tini = stop(server, Init::Tini, network, 20, USUAL);
         let auto = stop(server, Init::Lameduck(BASE), network, 20, USUAL);
         println!(
-            "{}: tini {:?}\n  {:?}, told after {:?}, closed {}",
+            "{}: tini {:?}\n  {:?}, stop signal after {:?}, closed {}",
             server.name,
             tini.tally,
             auto.tally,
-            auto.told,
+            auto.stopped,
             auto.closed()
         );
         let lost = tini.tally.lost + tini.tally.cut;
         assert!(lost > 0 || !server.tini_loses, "{}: tini is expected to lose requests: {tini:#?}", server.name);
         assert!(auto.tally.lost <= 2 && auto.tally.cut == 0, "{}: {auto:#?}", server.name);
         assert_eq!(auto.code, 0, "{auto:#?}");
-        let told = auto.told.expect("a stop signal");
-        assert!(told < DELAY + QUIET + Duration::from_millis(2500), "{}: {auto:#?}", server.name);
+        let stopped = auto.stopped.expect("a stop signal");
+        assert!(stopped < DELAY + QUIET + Duration::from_millis(2500), "{}: {auto:#?}", server.name);
     }
 }
 
@@ -301,21 +301,21 @@ fn table() {
         print!("{:<18}", server.name);
         for (init, sum) in contenders.iter().zip(&mut sums) {
             let mut tally = Tally::default();
-            let (mut told, mut took, mut closed, mut way) = (Duration::ZERO, Duration::ZERO, 0, String::new());
+            let (mut stopped, mut took, mut closed, mut way) = (Duration::ZERO, Duration::ZERO, 0, String::new());
             for _ in 0..rounds {
                 let stop = stop(server, *init, one_millisecond, clients, USUAL);
                 tally = tally + stop.tally;
-                told = told.max(stop.told.unwrap_or_default());
+                stopped = stopped.max(stop.stopped.unwrap_or_default());
                 took = took.max(stop.took);
                 closed += stop.closed();
                 way = stop.field("keep-alive ", "way").unwrap_or("-").to_owned();
             }
             *sum += tally.lost + tally.cut;
             print!(
-                "  lost {:>3} cut {:>2} told {:>5.2} s end {:>5.2} s",
+                "  lost {:>3} cut {:>2} stop signal {:>5.2} s end {:>5.2} s",
                 tally.lost,
                 tally.cut,
-                told.as_secs_f64(),
+                stopped.as_secs_f64(),
                 took.as_secs_f64()
             );
             if let Init::Lameduck(options) = init
@@ -337,7 +337,7 @@ fn clients_that_come_back_are_closed_no_more() {
     let stop = stop(&servers::HTTP_SERVER, Init::Lameduck(OPTIONS), loopback, 10, habit);
     assert!(stop.log.iter().any(|line| line.contains("their clients come back here")), "{stop:#?}");
     assert_eq!(stop.field("keep-alive ", "way"), Some("wait"), "{stop:#?}");
-    assert!(stop.told.is_some_and(|told| told > Duration::from_secs(7)), "it waits as ever: {stop:#?}");
+    assert!(stop.stopped.is_some_and(|stopped| stopped > Duration::from_secs(7)), "it waits as ever: {stop:#?}");
     assert!(stop.closed() <= 10, "nobody is closed twice: {stop:#?}");
 }
 
@@ -364,7 +364,7 @@ fn where_seccomp_forbids_it() {
         let said = stop.log.iter().filter(|line| line.contains("cannot close kept-alive connections")).collect::<Vec<_>>();
         assert!(said.len() == 1 && said[0].contains("SYS_PTRACE") && said[0].contains("pidfd_getfd"), "{stop:#?}");
         assert_eq!((stop.field("keep-alive ", "way"), stop.closed()), (Some(way), 0), "{stop:#?}");
-        assert!(stop.told.is_some_and(|told| told < Duration::from_millis(latest)), "{stop:#?}");
+        assert!(stop.stopped.is_some_and(|stopped| stopped < Duration::from_millis(latest)), "{stop:#?}");
         assert_eq!(stop.tally.cut, 0, "{stop:#?}");
     }
     // And plan says so.

@@ -145,13 +145,13 @@ pub struct Stop {
     pub killed: bool,
     /// The app took no notice of its stop signal, and was killed by the kubelet or by lameduck.
     pub ignored: bool,
-    /// When the app was told to stop: by the kubelet, or by lameduck.
-    pub told_ms: Option<Millis>,
+    /// When the app was sent its stop signal, by the kubelet or by lameduck.
+    pub stop_signal_ms: Option<Millis>,
     /// From here on nothing was in flight and no client would send any more.
     pub quiet_ms: Option<Millis>,
-    /// From `quiet` to `told`, if it was that way round: time that served nobody.
+    /// From `quiet` to `stop_signal`, if it was that way round: time that served nobody.
     pub wasted_ms: Option<u64>,
-    /// From `told` to `quiet`, if it was that way round: the app was told while clients still needed it. None if it ignored that.
+    /// From `stop_signal` to `quiet`, if it was that way round: the app got its stop signal while clients still needed it. None if it ignored that.
     pub early_ms: Option<u64>,
 }
 
@@ -191,7 +191,7 @@ pub enum What {
     /// lameduck: nothing new came, what is in flight is waited for.
     Draining,
     /// lameduck sent the app its stop signal.
-    AppTold,
+    AppStopSignal,
     /// The kernel does not hand the stop signal to the app: why.
     Ignored,
     /// The first client that knows of the removal.

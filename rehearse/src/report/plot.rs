@@ -86,7 +86,7 @@ fn moments(round: &Round, grace: Option<Millis>) -> Vec<(Millis, String)> {
         What::FirstLearnt => Some("first client knows"),
         What::LastLearnt => Some("last client knows"),
         What::Draining => Some("nothing new comes"),
-        What::AppTold => Some("app told to stop"),
+        What::AppStopSignal => Some("app gets stop signal"),
         What::StopSignal => Some("stop signal"),
         What::Killed | What::AppKilled => Some("KILL"),
         What::Exited => Some("ended"),

@@ -75,7 +75,7 @@ pub fn rows(report: &Report) -> Vec<(String, Vec<String>)> {
     let of = if many { ", at most" } else { "" };
     row(&format!("time to stop{of}"), &|column| seconds(most(column, |round| round.stop.took_ms.map(|took| took.max(0) as u64))));
     row(&format!("time wasted{of}"), &|column| seconds(most(column, |round| round.stop.wasted_ms)));
-    row(&format!("told too early by{of}"), &|column| match most(column, |round| round.stop.early_ms) {
+    row(&format!("stopped too early by{of}"), &|column| match most(column, |round| round.stop.early_ms) {
         None if column.rounds.iter().any(|round| round.stop.ignored) => "ignored".to_owned(),
         early => seconds(early),
     });

@@ -16,7 +16,7 @@ fn alone_it_shows_three_deaths() {
     // One may be on its way when its connection ends.
     assert!(reset <= 1, "{rehearsed:#?}");
     assert_eq!(rehearsed.code, i32::from(reset > 0), "{rehearsed:#?}");
-    let told = |column| rehearsed.figure(column, "/stop/told_ms");
+    let told = |column| rehearsed.figure(column, "/stop/stop_signal_ms");
     assert!(told(0) < 1000 && told(1) >= 2000 && told(2) < 9000, "{rehearsed:#?}");
     assert_eq!(rehearsed.report["settings"]["pinned"], 20);
 }
@@ -83,7 +83,7 @@ fn a_command_line_is_a_contender() {
     let page = fs::read_to_string(&html).expect("a page");
     let plain = page.replace("<span class=\"option\">", "").replace("</span>", "");
     assert!(plain.contains(&titles.map(|title| format!("<th scope=\"col\">{title}</th>")).concat()), "{page}");
-    let took = |column| rehearsed.figure(column, "/stop/told_ms");
+    let took = |column| rehearsed.figure(column, "/stop/stop_signal_ms");
     assert!((300..4000).contains(&took(0)) && took(1) >= 4000, "{rehearsed:#?}");
     // An option that this lameduck does not have is its own to refuse.
     let unknown = rehearse(&["--against", "lameduck --no-such-option wait"]);
@@ -144,9 +144,9 @@ fn the_grace_period_ends_in_kill() {
     // lameduck is done before.
     assert!(took(2) < 4000, "{rehearsed:#?}");
     assert_eq!(rehearsed.figure(0, "/stop/code"), 137, "{rehearsed:#?}");
-    // Nobody was told too early: nobody listened.
+    // No stop signal came too early: nobody listened to it.
     let asked = "it asked the kernel to drop it";
-    assert_eq!(rehearsed.cells("told too early by"), ["ignored"; 3], "{}", rehearsed.table);
+    assert_eq!(rehearsed.cells("stopped too early by"), ["ignored"; 3], "{}", rehearsed.table);
     let note = format!("none: the app ignored the stop signal, and was killed: {asked}\n");
     assert!(rehearsed.table.contains(&note), "{}", rehearsed.table);
     let note = format!("lameduck: the app ignored the stop signal, and lameduck killed it: {asked}\n");
@@ -161,7 +161,7 @@ fn pid_1_without_a_handler_ignores_the_stop_signal() {
     let words = ["--url", "http://127.0.0.1:8088/", "--grace-period", "3s", "--against", "none,tini", "--", PYTHON, "-c", server];
     let mut command = rehearsal(&[&QUICK[..], &words].concat());
     let rehearsed = rehearsed(command.current_dir("/").output().expect("timeout, from coreutils"), Value::Null);
-    let [none, tini] = &rehearsed.cells("told too early by")[..] else { panic!("{}", rehearsed.table) };
+    let [none, tini] = &rehearsed.cells("stopped too early by")[..] else { panic!("{}", rehearsed.table) };
     assert!(none == "ignored" && tini.ends_with('s'), "{}", rehearsed.table);
     let why = "it has no handler for it, and as PID 1 it is not ended without one";
     let note = format!("none: the app ignored the stop signal, and was killed: {why}\n");

@@ -56,7 +56,7 @@ fn pinned_clients_hold_a_lameduck_that_waits_for_them() {
     let contenders = "lameduck --delay 1s,sleep:3,lameduck --delay 1s --keep-alive wait";
     let rehearsed = rehearse(&[&words[..], &["--against", contenders]].concat());
     // The grace period without its margin and the stop timeout.
-    let told = [0, 1, 2].map(|column| rehearsed.figure(column, "/stop/told_ms"));
+    let told = [0, 1, 2].map(|column| rehearsed.figure(column, "/stop/stop_signal_ms"));
     assert!(told[0] < 5000 && told[1] < 5000 && told[2] >= 5600, "{rehearsed:#?}");
     // A request may be on its way when its connection ends.
     assert!(rehearsed.lost_in_all(0) <= 2, "{rehearsed:#?}");

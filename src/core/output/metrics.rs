@@ -77,7 +77,7 @@ pub fn page(snapshot: &Snapshot) -> String {
         "Requests in flight: connections that are busy or queued, or what --in-flight says.",
         Some(snapshot.traffic.in_flight),
     );
-    page.family("lameduck_traffic_source", "gauge", "1 for what tells of the connections, 0 for all else.");
+    page.family("lameduck_traffic_source", "gauge", "1 for the source of the connections' figures, 0 for the others.");
     for source in SOURCES {
         let labels = format!("source=\"{source}\"");
         page.sample("lameduck_traffic_source", &labels, u8::from(source == snapshot.traffic.source));

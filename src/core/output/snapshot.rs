@@ -73,7 +73,7 @@ pub struct Service {
 pub struct Traffic {
     /// One of SOURCES.
     pub source: &'static str,
-    /// None: nobody could tell.
+    /// None: it is unknown.
     pub listening: Option<bool>,
     /// 0 is unix sockets.
     pub ports: Vec<PortSample>,

@@ -1,4 +1,4 @@
-//! The one rule for which signals begin the shutdown, and what the main command is sent. It looks at nothing: what runs is told to it.
+//! The one rule for which signals begin the shutdown, and what the main command is sent. It looks at nothing: its caller says what runs.
 
 use crate::core::servers::Server;
 use crate::core::signals::{Rewrite, Signal, SignalSet};

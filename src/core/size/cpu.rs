@@ -53,7 +53,7 @@ pub fn shares_to_request(shares: u64) -> Option<Millicores> {
 
 /// The requests that cgroup v2's `cpu.weight` can stand for. Two formulas are in use: the linear one of KEP-2254 (runc until
 /// 1.3.1, crun until 1.22) and the quadratic one of opencontainers/cgroups v0.0.3 (runc from 1.3.2, crun from 1.23). The one
-/// that is a multiple of 50m and no more than there are CPUs is taken; where both or neither are, nobody can tell. A guess, by nature.
+/// that is a multiple of 50m and no more than there are CPUs is taken; where both or neither are, it is unknown. It is a guess.
 pub fn weight_to_request(weight: u64, most: Option<Millicores>) -> Option<Millicores> {
     // 1 is what no request gives, 100 what the kernel gives to those nobody set.
     if weight <= 1 || weight == 100 {

@@ -1,6 +1,6 @@
 //! Who the app is to be: `name|uid[:group|gid]`, by the texts of /etc/passwd and /etc/group. No NSS: the binary is static.
 
-/// What the kernel is told, and where the user is at home.
+/// What is set in the kernel, and where the user is at home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pub uid: u32,

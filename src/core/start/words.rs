@@ -4,7 +4,7 @@
 //! only a shell can do is refused with a hint, because it would otherwise be handed to the program as an argument.
 //!
 //! The crates for this (shell-words, shlex) drop all that follows a `#`, and do not say which characters were quoted: `nginx -g daemon off;`
-//! and `nginx -g 'daemon off;'` could not be told apart.
+//! and `nginx -g 'daemon off;'` could not be distinguished.
 
 const EMPTY: &str = "no program is named; write the program and its arguments";
 const UNCLOSED: &str = "a quote is not closed; close it, or write a backslash before it";
