@@ -349,6 +349,10 @@ impl Sidecar {
         thread::spawn(move || lines.for_each(drop));
         Sidecar(child)
     }
+
+    pub fn signal(&self, signal: i32) {
+        signal_to(self.0.id() as i32, signal);
+    }
 }
 
 impl Drop for Sidecar {
