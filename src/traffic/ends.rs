@@ -31,13 +31,19 @@ impl Traffic {
         let Some(events) = self.tables.events_mut() else { return };
         let (tracker, ports, origins, own) = (&mut self.tracker, &mut self.ports, &mut self.origins, &mut self.own);
         let lost = events.read(most, |row| {
-            if !ports.numbers().contains(&row.port) || own.ended(&row) {
+            if !ports.numbers().contains(&row.port) {
                 return;
+            }
+            if own.ended(&row) {
+                return tracker.forget(row.cookie);
             }
             match origins.ended(&row, ports, tell) {
                 Ended::Traffic => tracker.ended(now, &row),
-                Ended::Perhaps => tracker.missed(now, 1),
-                Ended::NotTraffic => {}
+                Ended::Perhaps => {
+                    tracker.forget(row.cookie);
+                    tracker.missed(now, 1);
+                }
+                Ended::NotTraffic => tracker.forget(row.cookie),
             }
         });
         match lost {

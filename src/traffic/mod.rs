@@ -387,7 +387,12 @@ impl Traffic {
         if self.tables.are_being_read() {
             return;
         }
+        let before = self.tables.name();
         let new = self.ports.look_again(now, &mut self.tables, &mut self.warnings);
+        if self.tables.name() != before {
+            // Another source names the connections from now on.
+            self.tracker.begin_again();
+        }
         if !new.is_empty() {
             self.tables.follow_ends(self.ports.numbers(), &mut self.warnings);
         }

@@ -322,10 +322,32 @@ impl Tables {
     }
 }
 
+/// The warning that sock_diag has failed with this error. Where the kernel has no module for TCP, it says how to load it.
 fn without_sock_diag(error: &io::Error) -> String {
+    let cure = if sock_diag::lacks_module(error) {
+        "; the kernel has not loaded its modules inet_diag and tcp_diag: `modprobe tcp_diag` on the node loads both"
+    } else {
+        ""
+    };
     format!(
-        "cannot ask sock_diag for the traffic: {error}; /proc/net/tcp serves instead: queues are seen, but a request the app is silently working on only for 5 s"
+        "cannot ask sock_diag for the traffic: {error}; /proc/net/tcp serves instead: queues are seen, but a request the app is silently working on only for 5 s{cure}"
     )
 }
 
 pub const BLIND: &str = "the delay alone is kept";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cure_is_named_where_the_module_is_missing_and_nowhere_else() {
+        let warning = |errno| without_sock_diag(&io::Error::from_raw_os_error(errno));
+        let (missing, refused) = (warning(2), warning(1));
+        assert!(
+            missing.contains("only for 5 s; ") && missing.ends_with("`modprobe tcp_diag` on the node loads both"),
+            "{missing}"
+        );
+        assert!(refused.ends_with("only for 5 s"), "{refused}");
+    }
+}

@@ -54,9 +54,10 @@ fn on_a_terminal(steps: &'static str, command: &[&str], check: impl FnOnce(&[Str
     );
 }
 
+/// Its handlers write without Python's buffer: a signal may come while the program itself still prints.
 const APP: &str = "import os, signal, sys
-signal.signal(2, lambda *_: print('got INT', flush=True))
-signal.signal(28, lambda *_: print('got WINCH', flush=True))
+signal.signal(2, lambda *_: os.write(1, b'got INT\\n'))
+signal.signal(28, lambda *_: os.write(1, b'got WINCH\\n'))
 signal.signal(15, lambda *_: sys.exit(9))
 print('foreground', os.tcgetpgrp(0) == os.getpgrp(), 'leads', os.getpgrp() == os.getpid(), flush=True)
 print('ready', flush=True)

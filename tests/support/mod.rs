@@ -338,23 +338,36 @@ impl Cgroups {
 }
 
 /// A server outside of the pid namespace of the test, as of another container.
-pub struct Sidecar(Child);
+pub struct Sidecar {
+    child: Child,
+    lines: Receiver<String>,
+}
 
 impl Sidecar {
     pub fn start(argv: &[&str]) -> Sidecar {
         let mut child = Command::new(argv[0]).args(&argv[1..]).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert_eq!(lines.next().as_deref(), Some("ready"));
-        // A server whose lines nobody takes would fail.
-        thread::spawn(move || lines.for_each(drop));
-        Sidecar(child)
+        // A server whose lines nobody takes would wait for room, or fail.
+        let (sender, taken) = channel();
+        thread::spawn(move || lines.for_each(|line| _ = sender.send(line)));
+        Sidecar { child, lines: taken }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        signal_to(self.child.id() as i32, signal);
+    }
+
+    /// The lines that it has written since the last call.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.lines.try_iter()
     }
 }
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -359,13 +359,13 @@ fn one_spoilt_answer_of_the_kernel_changes_nothing() {
 /// Netlink answers no more in the middle of the wait: /proc/net/tcp takes over, with a baseline of its own, and one warning says so.
 #[test]
 fn netlink_lost_in_the_middle() {
-    side_by_side(["full", "cut", "noise", "gone"], |fault| {
+    side_by_side(["full", "cut", "noise", "gone", "late"], |fault| {
         in_own_network(move || {
-            let (mut faults, mut init) = Faults::start(&["--delay", "1s"], APP);
-            let request = ask("127.0.0.1:8080", 4.0);
-            init.line("asked /4");
+            let (mut faults, mut init) = Faults::start(&["--delay", "2s", "--log-level", "debug"], APP);
             init.signal(TERM);
             assert_eq!(field(&init.line("lame-duck"), "source"), "sock_diag");
+            let request = ask("127.0.0.1:8080", 4.0);
+            init.line(" look busy=1 ");
             faults.happens(fault);
             init.line(BY_PROC_NET);
             answered(request);
@@ -373,7 +373,8 @@ fn netlink_lost_in_the_middle() {
             assert!(after(&mut init) < 15.0, "{fault}: {:#?}", init.seen);
             assert_eq!(init.exit(), 0, "{fault}");
             let exit = init.line(" exit ");
-            assert_eq!((field(&exit, "accepted"), field(&exit, "cut")), ("0", "0"), "{fault}: {exit}");
+            let counts = (field(&exit, "accepted"), field(&exit, "finished"), field(&exit, "cut"));
+            assert_eq!(counts, ("1", "1", "0"), "{fault}: {exit}");
             warned(&mut init, &[BY_PROC_NET]);
         });
     });
@@ -443,7 +444,8 @@ fn a_listener_that_vanishes_takes_no_request_with_it() {
 fn a_port_that_changes_hands_is_said() {
     in_own_network(|| {
         let app = [APP, &["closes"]].concat();
-        // Long enough for another interpreter to start.
+        // It takes the port when it is told to: an interpreter that starts only then may be too late.
+        let other = support::Sidecar::start(&[PYTHON, "-u", SERVER, "127.0.0.1", "8079", "later"]);
         let options = ["--delay", "6s", "--grace-period", "12s", "--stop-timeout", "2s"];
         let mut init = start("true", &[], &options, &app);
         init.line("ready");
@@ -451,7 +453,8 @@ fn a_port_that_changes_hands_is_said() {
         init.line("lame-duck");
         init.signal(1);
         init.line("closed 8080");
-        let other = support::Sidecar::start(&[&[PYTHON], &APP[1..]].concat());
+        other.signal(1);
+        listening(8080);
         let request = ask("127.0.0.1:8080", 60.0);
         init.line("another process listens on port 8080 now");
         let stopping = init.line(" stopping ");

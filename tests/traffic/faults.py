@@ -1,11 +1,11 @@
 """What the kernel says by netlink, spoilt on its way, by seccomp's user notification.
 
-`faults.py run PATH COMMAND...` becomes COMMAND, whose socket(AF_NETLINK) and recvfrom are decided by whoever listens at PATH.
+`faults.py run PATH COMMAND...` becomes COMMAND, whose socket(AF_NETLINK), sendto and recvfrom are decided by whoever listens at PATH.
 `faults.py serve PATH` does so. Each line on its stdin is the fault from then on, for the process that became COMMAND alone:
   none     as it is                          torn   every piece says that the table changed meanwhile (NLM_F_DUMP_INTR)
-  full     ENOBUFS in place of a piece       cut    half of a piece
+  full     ENOBUFS in place of a piece       cut    half of a piece, with 8 bytes of the message that is cut
   noise    a piece that is no netlink        gone   EPERM, and no new socket
-  slow     60 ms for each piece
+  slow     60 ms for each piece              late   as `gone`, from the next look for listeners on
 With `once` behind it, the fault happens once. Prints `ready`, the fault when it is set, and `hit` when it first happens."""
 import array
 import ctypes
@@ -19,19 +19,20 @@ import threading
 import time
 
 AMD64 = platform.machine() == "x86_64"
-SOCKET, RECVFROM = (41, 45) if AMD64 else (198, 207)
+SOCKET, SENDTO, RECVFROM = (41, 44, 45) if AMD64 else (198, 206, 207)
 SECCOMP = 317 if AMD64 else 277
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
 NOTIF_RECV, NOTIF_SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
 EPERM, EAGAIN, ENOBUFS = 1, 11, 105
 MULTI, DONE, DUMP_INTR = 2, 3, 0x10
+SOCK_DIAG_BY_FAMILY, DUMP, LISTEN = 20, 0x300, 10
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(path, command):
     LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
     lines = [
-        (LOAD, 0, 0, 0), (EQUAL, 3, 0, RECVFROM), (EQUAL, 0, 3, SOCKET),
+        (LOAD, 0, 0, 0), (EQUAL, 4, 0, RECVFROM), (EQUAL, 3, 0, SENDTO), (EQUAL, 0, 3, SOCKET),
         (LOAD, 0, 0, 16), (EQUAL, 0, 1, socket.AF_NETLINK),
         (RETURN, 0, 0, 0x7FC00000), (RETURN, 0, 0, 0x7FFF0000),  # ask, or allow
     ]
@@ -74,6 +75,17 @@ def happens():
     return now
 
 
+def asks_for_listeners(pid, args):
+    """Whether what it sends is a request for all TCP sockets that listen, and for no others."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        memory.seek(args[1])
+        request = memory.read(min(args[2], 24))
+    if len(request) < 24:
+        return False
+    kind, flags = struct.unpack_from("HH", request, 4)
+    return kind == SOCK_DIAG_BY_FAMILY and flags & DUMP == DUMP and struct.unpack_from("I", request, 20)[0] == 1 << LISTEN
+
+
 def receive(pid, pidfd, args):
     """Reads in the other's place. The result: bytes to hand over, or an errno."""
     fd = libc.syscall(PIDFD_GETFD, pidfd, args[0], 0)
@@ -86,7 +98,7 @@ def receive(pid, pidfd, args):
         theirs.close()
     kind, flags = struct.unpack_from("HH", data, 4)
     # Announcements of ended connections are left alone.
-    if fault == "none" or not (flags & MULTI or kind == DONE):
+    if fault in ("none", "late") or not (flags & MULTI or kind == DONE):
         return data
     now = happens()
     if now == "torn":
@@ -95,13 +107,15 @@ def receive(pid, pidfd, args):
         time.sleep(0.06)
         return data
     if now == "cut":
-        return data[:len(data) // 2]
+        # At the end of a message nobody could see that others are missing; the kernel cuts none off there.
+        return data[:len(data) // 2 // 4 * 4 + 8]
     if now == "noise":
         return bytes(byte * 167 % 251 for byte in range(200))
     return ENOBUFS if now == "full" else EPERM
 
 
 def serve(path):
+    global fault
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(1)
@@ -123,6 +137,9 @@ def serve(path):
         value, errno, flags = 0, 0, CONTINUE
         if pid == victim and call == SOCKET and fault == "gone":
             value, errno, flags = 0, EPERM, 0
+        elif pid == victim and call == SENDTO:
+            if fault == "late" and asks_for_listeners(pid, args):
+                fault = "gone"
         elif pid == victim and call == RECVFROM:
             result = receive(pid, pidfd, args)
             flags = 0

@@ -262,13 +262,16 @@ fn an_answer_that_the_app_s_end_breaks_off_is_cut() {
         init.line("ready");
         let mut stream = TcpStream::connect("127.0.0.1:8080").unwrap();
         stream.write_all(b"GET /huge HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        // Slow until the app is gone, then fast: all that was written is delivered in time.
+        // Slow at first: the app writes on whenever there is room. Then not at all until the app is gone, so that it waits for room when it
+        // ends. Then fast: all that was written is delivered in time.
         let (gone, is_gone) = std::sync::mpsc::channel::<()>();
         let reader = thread::spawn(move || {
             let (mut piece, mut all) = (vec![0; 64 << 10], 0);
+            let mut pieces = 0;
             while let Ok(length @ 1..) = stream.read(&mut piece) {
-                all += length;
-                let _ = is_gone.recv_timeout(Duration::from_millis(20));
+                (all, pieces) = (all + length, pieces + 1);
+                let pause = if pieces < 100 { Duration::from_millis(20) } else { support::PATIENCE };
+                let _ = is_gone.recv_timeout(pause);
             }
             all
         });

@@ -108,12 +108,15 @@ fn a_neighbour_on_the_same_port_is_told_by_its_cgroup() {
         let mut init = Pid1::start(&[&["sh", "-c", &join, "sh", LAMEDUCK, "--delay", "1s", "--"], &server[..]].concat());
         init.line("ready");
         // Its requests last longer than the stop may.
-        let _neighbour = groups.spawn("sidecar", &server);
+        let neighbour = groups.spawn("sidecar", &server);
         let requests: Vec<_> = (0..40).map(|_| ask("127.0.0.1:8080", 15.0)).collect();
-        init.line("asked /15");
-        thread::sleep(Duration::from_millis(500)); // all have been taken by one or the other
-        let ours = init.rest().iter().filter(|line| line.contains("asked /15")).count();
-        assert!(ours < 40, "the neighbour got none");
+        let (mut ours, mut theirs) = (0, 0);
+        support::eventually("all were taken by one or the other", || {
+            ours = init.rest().iter().filter(|line| line.contains("asked /15")).count();
+            theirs += neighbour.lines().filter(|line| line.contains("asked /15")).count();
+            (ours + theirs == 40).then_some(())
+        });
+        assert!(theirs > 0, "the neighbour got none");
         init.signal(TERM);
         let begun = init.line("lame-duck");
         assert_eq!(field(&begun, "busy"), ours.to_string(), "{begun}");

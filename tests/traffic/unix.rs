@@ -28,7 +28,8 @@ fn holds_for_a_request_over_unix(name: &str, before: &'static [&str], how: &'sta
         init.line("ready");
         let first = ask_unix(&path, 3.0);
         init.line("asked /3");
-        let second = ask_unix(&path, 0.5);
+        // Longer than the longest pause between two looks.
+        let second = ask_unix(&path, 1.5);
         init.signal(TERM);
         let begun = init.line("lame-duck");
         assert_eq!((field(&begun, "unix"), field(&begun, "queued")), (&path[..], queued), "{begun}");

@@ -308,14 +308,20 @@ impl Tracker {
         }
     }
 
+    /// A connection has ended that is not counted here. The present look may be taken in slices: its other rows may be older than this end, and
+    /// still show it.
+    pub fn forget(&mut self, cookie: u64) {
+        if self.ended.len() < MOST_ENDED {
+            self.ended.insert(cookie);
+        }
+    }
+
     /// A connection has ended: takes its final counters.
     pub fn ended(&mut self, now: Uptime, row: &Row) {
         if self.is_ignored(row) {
             return;
         }
-        if self.ended.len() < MOST_ENDED {
-            self.ended.insert(row.cookie);
-        }
+        self.forget(row.cookie);
         let info = row.info().copied().unwrap_or_default();
         // The FIN counts as a received byte: a connection with no more than that was a probe.
         let asked = info.bytes_received > 1;
@@ -721,6 +727,17 @@ mod tests {
         tracker.ended(at(5000), &Row { seen: Seen::Info(info(5000, 5000, 5000, 600, 101)), ..asked });
         assert_eq!(tracker.tally(), Tally { accepted: 0, uncertain: 0, finished: 1, cut: 0 });
         assert_eq!(look(&mut tracker, 5100, &[]).last_arrival, None);
+    }
+
+    #[test]
+    fn a_row_that_is_older_than_its_end_is_no_arrival() {
+        let mut tracker = Tracker::new(rules());
+        look(&mut tracker, 0, &[]);
+        tracker.forget(1);
+        let sample = look(&mut tracker, 50, &[row(info(10, 5, 5, 0, 100))]);
+        assert_eq!((sample.in_flight(), sample.accepted, sample.last_arrival), (0, 0, None));
+        let sample = look(&mut tracker, 100, &[row(info(10, 5, 5, 0, 100))]);
+        assert_eq!((sample.in_flight(), sample.accepted), (1, 1), "it is remembered for one look");
     }
 
     #[test]
