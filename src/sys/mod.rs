@@ -7,6 +7,7 @@ pub mod child;
 pub mod connection;
 pub mod files;
 pub mod inherited;
+pub mod modules;
 pub mod netlink;
 pub mod proc;
 pub mod signals;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::checked;
+use super::{checked, modules};
 
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub const HEADER: usize = 16;
@@ -147,7 +147,9 @@ pub struct Dump {
 }
 
 impl Dump {
+    /// The error TimedOut: the kernel is still loading its module for TCP.
     pub fn open() -> io::Result<Dump> {
+        modules::TCP.load()?;
         Ok(Dump { fd: open(0)?, buffer: vec![0; 32 * 1024] })
     }
 

@@ -185,12 +185,12 @@ pub fn listeners(dump: &mut Dump) -> io::Result<Vec<Row>> {
 
 /// Whether this error only says that the kernel has no IPv6.
 pub fn is_absent(family: i32, error: &io::Error) -> bool {
-    family == libc::AF_INET6 && lacks_module(error)
+    family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT)
 }
 
-/// Whether this error of a dump says that the kernel has no module for it, and could not load one.
+/// Whether this error of a dump says that the kernel has no module for it, and could not load one; or not in time.
 pub fn lacks_module(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOENT)
+    error.raw_os_error() == Some(libc::ENOENT) || error.kind() == io::ErrorKind::TimedOut
 }
 
 /// The id of our own cgroup (version 2), read from a socket of our own. None: unknown, as on a version 1 node, where all sockets are in the

@@ -20,6 +20,7 @@ LAMEDUCK = "/suite/lameduck"
 SERVER = CHECKOUT + "/tests/traffic/server.py"
 DIAG = ["unix_diag", "tcp_diag", "inet_diag"]
 HELPER = "/proc/sys/kernel/modprobe"
+SLOW = "/slow-modprobe"
 CLONE_NEWNET = 0x40000000
 BY_PROC_NET = "/proc/net/tcp serves instead"
 CURE = "`modprobe tcp_diag` on the node loads both"
@@ -113,6 +114,15 @@ def modules():
     stop = Stop(4)
     stop.shows("proc_net", [], [])
     say(f"modules that cannot be loaded: /proc/net/tcp serves, first look after {stop.first_look} ms")
+    with open(SLOW, "w") as file:
+        file.write("#!/bin/sh\nexec sleep 60\n")
+    os.chmod(SLOW, 0o755)
+    with open(HELPER, "w") as file:
+        file.write(SLOW + "\n")
+    stop = Stop(4)
+    stop.shows("proc_net", [], [])
+    assert 2000 <= stop.first_look < 10_000, "\n".join(stop.lines)
+    say(f"a modprobe that hangs: /proc/net/tcp serves, first look after {stop.first_look} ms")
     with open(HELPER, "w") as file:
         file.write(helper)
 
