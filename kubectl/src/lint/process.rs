@@ -47,7 +47,7 @@ pub const RULES: &[Rule] = &[
         severity: Severity::Warning,
         when: "a shell script starts something in the background, and then something else",
         why: "only one of them gets the stop signal, and nobody notices when the other has died",
-        fix: "give each a container of its own",
+        fix: "give each a container of its own, or start the others by lameduck's --with: it stops them in order, and the end of one ends the container",
         check: Check::Container(several_processes),
     },
     Rule {

@@ -882,6 +882,87 @@ mod tests {
         assert_eq!(pod.on(at(6100), Event::Flushed), [Action::Exit(3)]);
     }
 
+    const FIRST: ServiceId = ServiceId(1);
+    const SECOND: ServiceId = ServiceId(2);
+
+    /// The main command and two companions, all running; the second one is expendable.
+    fn three() -> Pod {
+        let mut pod = Pod::new(timing(), vec![], &[false, true], false);
+        [ServiceId::MAIN, FIRST, SECOND].into_iter().for_each(|service| pod.started(service));
+        pod
+    }
+
+    fn ended(service: ServiceId, code: u8, alone: bool) -> Event {
+        Event::Ended { service, ended: Ended::Code(code), alone }
+    }
+
+    fn stopped(service: ServiceId) -> Event {
+        Event::StopSent { service, signal: Signal::TERM, second: None }
+    }
+
+    /// nginx in front of php-fpm and a log shipper: each goes on while somebody in front of it may need it.
+    #[test]
+    fn the_main_command_is_stopped_first_and_the_companions_in_reverse() {
+        let mut pod = three();
+        assert_eq!(pod.on(at(0), Event::Stop), [Action::WatchTraffic]);
+        assert_eq!(pod.on(at(6000), Event::Traffic(Some(calm()))), [Action::SendStop(ServiceId::MAIN)]);
+        assert_eq!(pod.on(at(6000), stopped(ServiceId::MAIN)), []);
+        for (before, next) in [(ServiceId::MAIN, SECOND), (SECOND, FIRST)] {
+            let leftovers = Action::CheckLeftovers { service: before, first: true };
+            assert_eq!(pod.on(at(6100), ended(before, 0, false)), [leftovers]);
+            assert_eq!(pod.on(at(6100), Event::Leftovers(before, false)), [Action::SendStop(next)]);
+            assert_eq!(pod.on(at(6100), stopped(next)), []);
+        }
+        assert_eq!(pod.on(at(6200), ended(FIRST, 9, true)), [Action::WatchFlush]);
+        assert_eq!(pod.on(at(6200), Event::Flushed), [Action::Exit(0)], "the main command's exit code, whatever the others say");
+    }
+
+    #[test]
+    fn a_companion_that_ends_by_itself_ends_the_pod_with_its_code() {
+        for (code, exit) in [(3, 3), (0, 1)] {
+            let mut pod = three();
+            assert_eq!(pod.on(at(0), ended(FIRST, code, false)), [Action::WatchTraffic], "the shutdown begins as by TERM");
+            assert_eq!((pod.phase(), pod.began_by()), (Phase::LameDuck, Some(FIRST)));
+            assert_eq!(pod.on(at(6000), Event::Traffic(Some(calm()))), [Action::SendStop(ServiceId::MAIN)]);
+            let _ = pod.on(at(6000), stopped(ServiceId::MAIN));
+            let _ = pod.on(at(6100), ended(SECOND, 0, false));
+            assert_eq!(pod.on(at(6100), ended(ServiceId::MAIN, 0, true)), [Action::WatchFlush]);
+            assert_eq!(pod.on(at(6100), Event::Flushed), [Action::Exit(exit)]);
+        }
+    }
+
+    #[test]
+    fn an_expendable_companion_ends_nothing() {
+        let mut pod = three();
+        assert_eq!(pod.on(at(0), ended(SECOND, 3, false)), []);
+        assert_eq!((pod.phase(), pod.deadline()), (Phase::Serving, None));
+    }
+
+    /// Each has an equal share of the time until SIGKILL, which comes when it would come for one service.
+    #[test]
+    fn services_that_do_not_end_cannot_delay_the_kill() {
+        let mut pod = three();
+        let _ = pod.on(at(0), Event::Stop);
+        let busy = Sample { busy: 1, ..calm() };
+        assert_eq!(pod.on(at(18_000), Event::Traffic(Some(busy))), [Action::SendStop(ServiceId::MAIN)]);
+        let mut sent = vec![];
+        while pod.phase() == Phase::Stopping {
+            let deadline = pod.deadline().expect("a phase that ends");
+            sent.extend(pod.on(deadline, Event::Wake).into_iter().map(|action| (deadline, action)));
+        }
+        let third = 10_000.0 / 3.0;
+        let expected = [
+            (18_000.0 + third, Action::SendStop(SECOND)),
+            (18_000.0 + 2.0 * third, Action::SendStop(FIRST)),
+            (28_000.0, Action::KillAll),
+        ];
+        assert_eq!(sent.len(), expected.len(), "{sent:?}");
+        for ((time, action), (expected_time, expected)) in sent.iter().zip(expected) {
+            assert_eq!(*action, expected);
+            assert!((time.0.as_secs_f64() * 1000.0 - expected_time).abs() < 2.0, "{sent:?}");
+        }
+    }
+
     #[test]
     fn exit_codes() {
         let run = |signals: &[Signal], ended: Ended, success: Vec<u8>| {
