@@ -16,7 +16,7 @@ fn every_option_that_is_written_of_exists() {
     let ours = options(&kubectl_lameduck::cli::help());
     assert!(ours.len() >= 9, "{ours:?}");
     // Of lameduck itself, and of cargo.
-    let others = ["--delay", "--stop-timeout", "--ignore-peer", "--port", "--stop-on", "--help", "--release"];
+    let others = ["--delay", "--stop-timeout", "--ignore-peer", "--port", "--stop-on", "--with", "--help", "--release"];
     for name in ["docs/kubectl.md", "docs/lint.md", "examples/inject/kustomization.yaml", "examples/inject/policy.yaml"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).expect(name);
         let unknown: Vec<_> =
