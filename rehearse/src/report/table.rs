@@ -213,9 +213,9 @@ mod tests {
         let text = draw(&report);
         let lines: Vec<&str> = text.lines().skip(1).take(3).collect();
         let expected = [
-            "                           lameduck --delay 2s",
-            "                    none     --keep-alive wait",
-            "answered               0                     0",
+            "                              lameduck --delay 2s",
+            "                       none     --keep-alive wait",
+            "answered                  0                     0",
         ];
         assert_eq!(lines, expected);
     }
