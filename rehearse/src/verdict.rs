@@ -73,7 +73,7 @@ pub fn judge(seen: Seen) -> Round {
         notes.push("PID 1 ended before it got a stop signal".to_owned());
     }
     let mut stop = stop(&events, lameduck);
-    if let Some(why) = ignored(&events, &stop, |told| !excused && accepts_on(&sent, at, told)) {
+    if let Some(why) = ignored(&events, &stop, |stopped| !excused && accepts_on(&sent, at, stopped)) {
         let killed = if stop.killed { "was killed" } else { "lameduck killed it" };
         notes.push(format!("the app ignored the stop signal, and {killed}: {why}"));
         stop = Stop { ignored: true, early_ms: None, ..stop };
@@ -180,9 +180,9 @@ fn ignored(events: &[Event], stop: &Stop, accepts_on: impl Fn(Millis) -> bool) -
 }
 
 /// Whether new connections were answered a second after the stop signal and later, and none was refused.
-fn accepts_on(sent: &[&Record], at: impl Fn(Duration) -> Millis, told: Millis) -> bool {
+fn accepts_on(sent: &[&Record], at: impl Fn(Duration) -> Millis, stopped: Millis) -> bool {
     let later = || {
-        sent.iter().filter(|record| !matches!(record.kind, Some(Kind::Pool) | None) && at(record.sent) >= told + ACCEPTS_ON_MS)
+        sent.iter().filter(|record| !matches!(record.kind, Some(Kind::Pool) | None) && at(record.sent) >= stopped + ACCEPTS_ON_MS)
     };
     later().any(|record| record.outcome == Outcome::Answered) && later().all(|record| record.outcome != Outcome::Refused)
 }
@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn waste_runs_from_the_last_use_to_the_stop_signal() {
-        let wasted = |told, learnt, ended: u64| {
-            let list = [(0, What::Deleted), (0, What::StopSignal), (told, What::AppStopSignal), (learnt, What::LastLearnt)];
+        let wasted = |stopped, learnt, ended: u64| {
+            let list = [(0, What::Deleted), (0, What::StopSignal), (stopped, What::AppStopSignal), (learnt, What::LastLearnt)];
             let stop = seen(vec![record(100, 2000 + ended, Outcome::Answered)], &list, true).stop;
             (stop.wasted_ms, stop.early_ms)
         };

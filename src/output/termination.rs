@@ -16,8 +16,8 @@ use crate::sys::files::Place;
 
 /// The kubelet keeps this much of it.
 const MOST_BYTES: usize = 4096;
-/// A disk that takes longer for the last line keeps nobody.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the last line may take. After SIGKILL half of the margin is left, which is this at the least.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]
 pub struct TerminationMessage {

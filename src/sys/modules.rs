@@ -2,13 +2,12 @@
 //! system call returns when modprobe has ended, however long that takes. So the first request is made in a thread of its own.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::netlink;
+use crate::core::time::Show;
 
 /// How long lameduck waits for a module. Loading takes a tenth of a second (docs/traffic.md).
 const LIMIT: Duration = Duration::from_secs(2);
@@ -43,9 +42,10 @@ impl Module {
 
     /// Has the kernel load the module if it is not there, and waits for it. The error TimedOut: it is still being loaded, and a request would
     /// wait for it.
-    pub fn load(&'static self) -> io::Result<()> {
+    /// `ask`: makes a request for this family of sockets.
+    pub fn load(&'static self, ask: fn(i32)) -> io::Result<()> {
         let file = Path::new("/sys/module").join(self.name);
-        self.known_by(|| file.exists(), || self.families.iter().for_each(|family| ask(*family)))
+        self.known_by(|| file.exists(), move || self.families.iter().copied().for_each(ask))
     }
 
     /// `is_there`: the module is there for certain. `ask`: returns when the kernel has loaded it or has not found it.
@@ -66,21 +66,11 @@ impl Module {
         let loads = |step: &mut Step| matches!(step, Step::Loading(_));
         let (step, _) = self.loaded.wait_timeout_while(step, left, loads).unwrap_or_else(PoisonError::into_inner);
         match *step {
-            Step::Loading(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{} was not loaded within 2s", self.name))),
+            Step::Loading(_) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("{} was not loaded within {}", self.name, Show(LIMIT))))
+            }
             Step::Begin | Step::Known => Ok(()),
         }
-    }
-}
-
-/// A request for no socket. Its answer is not read.
-fn ask(family: i32) {
-    let mut body = [0; 56];
-    body[0] = family as u8;
-    body[1] = if family == libc::AF_UNIX { 0 } else { libc::IPPROTO_TCP as u8 };
-    let request = netlink::request(&body);
-    if let Ok(socket) = netlink::open(0) {
-        // SAFETY: the request outlives the call.
-        unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
     }
 }
 

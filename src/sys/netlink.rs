@@ -114,6 +114,18 @@ pub fn open(groups: u32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Makes a request that no socket of this family fits, so that the kernel loads its module. The answer is not read.
+pub fn ask(family: i32) {
+    let mut body = [0; 56];
+    body[0] = family as u8;
+    body[1] = if family == libc::AF_UNIX { 0 } else { libc::IPPROTO_TCP as u8 };
+    let request = request(&body);
+    if let Ok(socket) = open(0) {
+        // SAFETY: the request outlives the call.
+        unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
+    }
+}
+
 /// The number by which the kernel knows this socket.
 pub fn address(fd: &OwnedFd) -> io::Result<u32> {
     // SAFETY: the address is plain memory of the size that is passed.
@@ -149,7 +161,7 @@ pub struct Dump {
 impl Dump {
     /// The error TimedOut: the kernel is still loading its module for TCP.
     pub fn open() -> io::Result<Dump> {
-        modules::TCP.load()?;
+        modules::TCP.load(ask)?;
         Ok(Dump { fd: open(0)?, buffer: vec![0; 32 * 1024] })
     }
 

@@ -55,7 +55,7 @@ pub fn decode(message: &[u8]) -> Option<UnixSocket> {
 
 /// Calls `found` for listeners and connections that have a name. True: some may be missing.
 pub fn sockets(dump: &mut Dump, mut found: impl FnMut(UnixSocket)) -> io::Result<bool> {
-    modules::UNIX.load()?;
+    modules::UNIX.load(netlink::ask)?;
     let mut body = [0; 24];
     body[0] = libc::AF_UNIX as u8;
     body[4..8].copy_from_slice(&(1u32 << ESTABLISHED | 1 << LISTEN).to_ne_bytes());

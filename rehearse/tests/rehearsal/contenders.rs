@@ -16,8 +16,8 @@ fn alone_it_shows_three_deaths() {
     // One may be on its way when its connection ends.
     assert!(reset <= 1, "{rehearsed:#?}");
     assert_eq!(rehearsed.code, i32::from(reset > 0), "{rehearsed:#?}");
-    let told = |column| rehearsed.figure(column, "/stop/stop_signal_ms");
-    assert!(told(0) < 1000 && told(1) >= 2000 && told(2) < 9000, "{rehearsed:#?}");
+    let stopped = |column| rehearsed.figure(column, "/stop/stop_signal_ms");
+    assert!(stopped(0) < 1000 && stopped(1) >= 2000 && stopped(2) < 9000, "{rehearsed:#?}");
     assert_eq!(rehearsed.report["settings"]["pinned"], 20);
 }
 

@@ -56,8 +56,8 @@ fn pinned_clients_hold_a_lameduck_that_waits_for_them() {
     let contenders = "lameduck --delay 1s,sleep:3,lameduck --delay 1s --keep-alive wait";
     let rehearsed = rehearse(&[&words[..], &["--against", contenders]].concat());
     // The grace period without its margin and the stop timeout.
-    let told = [0, 1, 2].map(|column| rehearsed.figure(column, "/stop/stop_signal_ms"));
-    assert!(told[0] < 5000 && told[1] < 5000 && told[2] >= 5600, "{rehearsed:#?}");
+    let stopped = [0, 1, 2].map(|column| rehearsed.figure(column, "/stop/stop_signal_ms"));
+    assert!(stopped[0] < 5000 && stopped[1] < 5000 && stopped[2] >= 5600, "{rehearsed:#?}");
     // A request may be on its way when its connection ends.
     assert!(rehearsed.lost_in_all(0) <= 2, "{rehearsed:#?}");
     for column in [1, 2] {
@@ -66,7 +66,7 @@ fn pinned_clients_hold_a_lameduck_that_waits_for_them() {
         assert_eq!([refused, cut, failed, timed_out], [0; 4], "{rehearsed:#?}");
         let kept = kept(&rehearsed, column);
         let at = |moment: i64| kept.iter().rfind(|kept| kept.0 <= moment).map(|kept| kept.1);
-        assert_eq!(at(told[column] as i64 - 100), Some(40), "{kept:?}");
+        assert_eq!(at(stopped[column] as i64 - 100), Some(40), "{kept:?}");
         // On a busy machine one may not have seen the end when the round is over.
         assert!(kept.last().is_some_and(|kept| kept.1 <= 2), "{kept:?}");
     }
